@@ -1,0 +1,267 @@
+"""Every key of the config file, once: type, default, limits and meaning. The JSON schema is made from these."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=40)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DemoSettings(_Settings):
+    """The embedded demo corpus, made by `otus demo-corpus`."""
+
+    seed: int = Field(1, ge=0, description="Seed of the generator; the same seed gives the same files.")
+    recordings: int = Field(16, ge=12, description="How many good recordings to make; a truncated file comes on top.")
+    duration_s: Positive = Field(60.0, description="Length of each recording.")
+
+
+class AnnotationSource(_Settings):
+    """One kind of annotation file: where, in which format, and the label where the file names none."""
+
+    files: str = Field(description="Glob below the corpus root, e.g. '**/*.selections.txt' or 'labels.csv'.")
+    format: Literal["auto", "raven", "audacity", "csv"] = Field(
+        "auto", description="File format; auto looks at the header of each file."
+    )
+    label: str | None = Field(None, description="Label of every row that names none itself.")
+    label_column: str | None = Field(
+        None,
+        description="Column of a Raven table that holds the label; found by its usual names if not given.",
+    )
+    columns: dict[Literal["recording", "start", "end", "label", "low_hz", "high_hz", "quality"], str] = Field(
+        default_factory=dict,
+        description="CSV only: which of your columns means what, e.g. {start: onset, end: offset}. "
+        "Without `recording`, each file belongs to the recording of the same name.",
+    )
+
+
+class CorpusSettings(_Settings):
+    """The recordings and what a person wrote about them."""
+
+    root: str = Field(description="Folder of the corpus; ${VARIABLES} and ~ are expanded.")
+    recordings: list[str] = Field(
+        default_factory=lambda: ["**/*"],
+        description="Globs below the root; only audio files (wav, flac, ogg, mp3, aif, ...) are taken.",
+    )
+    annotations: list[AnnotationSource] = Field(default_factory=list, description="Annotation files.")
+    targets: list[str] = Field(
+        default_factory=list,
+        description="Labels to detect. Every other label is a labelled confuser: never a target, never free noise.",
+    )
+    unlabelled: Literal["exclude", "negative"] = Field(
+        "exclude",
+        description="What a readable recording without any annotation file or row is: left out, or known to hold no call.",
+    )
+    group: str = Field(
+        "recording",
+        description="What must never be split across train and test: 'recording', 'folder', or a regular expression "
+        "with a (?P<group>...) that is searched in the path below the root.",
+    )
+    sheet: str | None = Field(
+        None,
+        description="CSV below the root with the column recording and any of group, site, split (train|val|test).",
+    )
+    demo: DemoSettings | None = Field(None, description="Make the demo corpus at `root` first.")
+
+
+class SplitSettings(_Settings):
+    """Who is tested: cross-validation folds, or one split by fractions or by the recordings sheet."""
+
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="Grouped cross-validation: every recording is tested once by a model that never saw it.",
+    )
+    test_fraction: Fraction = Field(0.2, description="Without folds or a sheet: share of recordings to test on.")
+    val_fraction: Fraction = Field(
+        0.25,
+        gt=0.0,
+        lt=1.0,
+        description="Share of the other recordings to validate on (thresholds, early stopping).",
+    )
+
+
+class DatasetSettings(_Settings):
+    """One way of building training data (a dataset variant)."""
+
+    strategy: Literal["grouped"] = Field("grouped", description="How groups go to train, val and test.")
+    noise_per_target: Annotated[float, Field(ge=0.0)] = Field(
+        4.0, description="Mined noise clips per target clip, drawn from time that no annotation touches."
+    )
+    margin_s: Annotated[float, Field(ge=0.0)] = Field(
+        0.1, description="Mined noise keeps this distance from every annotation."
+    )
+    min_noise_s: Positive = Field(1.0, description="Shortest mined noise clip.")
+
+
+class FrontendSettings(_Settings):
+    """The log-mel front end. A null is chosen from the training annotations and written to the model card."""
+
+    sample_rate: int | None = Field(None, gt=0, description="Rate that the network hears; null = the recordings'.")
+    hop_s: Positive | None = Field(None, description="Frame hop; null = a sixth of a short call, 1 to 20 ms.")
+    window_s: Positive | None = Field(None, description="Analysis window; null = about three hops.")
+    bands: int = Field(64, ge=8, le=512, description="Number of frequency bands.")
+    low_hz: Annotated[float, Field(ge=0.0)] | None = Field(None, description="Lower edge; null = from annotations.")
+    high_hz: Positive | None = Field(None, description="Upper edge; null = from annotations or half the sample rate.")
+    scale: Literal["mel", "linear"] | None = Field(None, description="Band spacing; null = linear above 96 kHz.")
+
+
+class NetworkSettings(_Settings):
+    """The residual network that keeps time resolution (`dense_resnet`)."""
+
+    channels: int = Field(32, ge=4, le=512, description="Channels of the first residual stage.")
+    frequency_blocks: int = Field(3, ge=1, le=6, description="Residual blocks that each halve frequency, never time.")
+    temporal_channels: int = Field(96, ge=8, le=1024, description="Channels of the temporal trunk.")
+    dilations: list[int] = Field(
+        default_factory=lambda: [1, 2, 4, 8, 16],
+        description="Dilations (frames) of the residual temporal blocks.",
+    )
+    dropout: Fraction = Field(0.1, description="Dropout in the temporal trunk.")
+
+
+class AugmentationSettings(_Settings):
+    """What is done to training cuts, on the device, in the band-power domain."""
+
+    gain_db: Annotated[float, Field(ge=0.0)] = Field(6.0, description="Random level, plus or minus.")
+    tilt_db: Annotated[float, Field(ge=0.0)] = Field(6.0, description="Random linear slope over the bands.")
+    mix_probability: Fraction = Field(0.5, description="Chance that another cut is mixed in.")
+    mix_low_db: float = Field(-8.0, description="Weakest level of the mixed-in cut.")
+    mix_high_db: float = Field(3.0, description="Strongest level of the mixed-in cut.")
+    masks: int = Field(2, ge=0, description="Number of small time masks and of small frequency masks.")
+
+
+class TrainingSettings(_Settings):
+    """One training configuration: a model is dataset variant x this x fold."""
+
+    architecture: Literal["dense_resnet"] = Field("dense_resnet", description="Network family.")
+    network: NetworkSettings = Field(default_factory=NetworkSettings, description="Size of the network.")
+    frontend: FrontendSettings = Field(default_factory=FrontendSettings, description="Spectrogram.")
+    augmentation: AugmentationSettings = Field(
+        default_factory=AugmentationSettings, description="Augmentation of training cuts."
+    )
+    epochs: int = Field(40, ge=1, description="Largest number of epochs (one validation each).")
+    cuts_per_epoch: int = Field(320, ge=1, description="Training cuts drawn in an epoch.")
+    batch_size: int = Field(16, ge=1, description="Cuts in a batch.")
+    cut_frames: int = Field(256, ge=16, description="Length of a training cut in frames.")
+    target_share: Fraction = Field(0.6, description="Share of cuts around target clips; the rest lies around noise.")
+    learning_rate: Positive = Field(0.003, description="Peak rate of the one-cycle schedule (AdamW).")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.01, description="AdamW weight decay.")
+    positive_weight: Positive = Field(2.0, description="Loss weight of frames inside a call.")
+    onset_weight: Positive = Field(4.0, description="Loss weight of frames at a call's onset.")
+    averaging: Fraction = Field(0.98, description="Decay of the running average of the weights that is validated.")
+    patience: int = Field(15, ge=1, description="Stop after this many epochs without a better validation.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train; auto takes a GPU if visible.")
+    threads: int = Field(1, ge=1, description="CPU threads; the last bits of the weights depend on it.")
+    cache_mb: int = Field(
+        2000, ge=0, description="Memory for band powers of the recordings; beyond it they are reread."
+    )
+
+
+class ChunkSettings(_Settings):
+    """How recordings are divided among prediction jobs. No audio is copied."""
+
+    chunk_s: Positive = Field(120.0, description="Longest stretch of a recording that one step scores.")
+    context_s: Annotated[float, Field(ge=0.0)] = Field(
+        4.0, description="Audio read on either side, so that chunked scores equal unchunked ones."
+    )
+    shards: int = Field(1, ge=1, description="Prediction jobs per model.")
+
+
+class PredictionSettings(_Settings):
+    """Frame scores; no threshold is involved."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to predict.")
+    threads: int = Field(1, ge=1, description="CPU threads of a prediction job.")
+    max_failed_fraction: Fraction = Field(0.0, description="Share of chunks that may fail before the job fails.")
+
+
+class DecodingSettings(_Settings):
+    """The grid of operating points that validation chooses from. Scores are probabilities here."""
+
+    off_thresholds: list[Fraction] = Field(
+        default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5],
+        description="A selection lasts while the smoothed score stays above this.",
+    )
+    onset_thresholds: list[Fraction] = Field(
+        default_factory=lambda: [0.3, 1.0],
+        description="An onset peak above this starts a new selection inside a running one; 1 = never.",
+    )
+    gaps: list[Annotated[float, Field(ge=0.0)]] = Field(
+        default_factory=lambda: [0.0, 0.25],
+        description="Selections closer than this are merged, in units of the median training call.",
+    )
+    smoothing: Annotated[float, Field(ge=0.0)] = Field(
+        0.1, description="Moving average of the scores, in units of the median training call."
+    )
+    min_duration: Annotated[float, Field(ge=0.0)] = Field(
+        0.5, description="Shortest selection, in units of the 5 % quantile of training calls."
+    )
+
+
+class EvaluationSettings(_Settings):
+    """Matching, the choice of the operating point, intervals."""
+
+    iou: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
+        default_factory=lambda: [0.4], min_length=1, description="IoU thresholds; the first decides."
+    )
+    thresholds: list[Fraction] = Field(
+        default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+        description="Fixed thresholds reported beside the chosen one.",
+    )
+    decoding: DecodingSettings = Field(default_factory=DecodingSettings, description="Scores to selections.")
+    bootstrap: int = Field(2000, ge=0, description="Resamples of the groups for the 95 % intervals.")
+
+
+class ForestSettings(_Settings):
+    """The random-forest post-filter."""
+
+    trees: int = Field(300, ge=10, description="Trees.")
+    min_samples_leaf: int = Field(2, ge=1, description="Smallest leaf.")
+    candidate_recall: Fraction = Field(
+        0.95,
+        description="Candidates come from the threshold that keeps this share of the best validation recall.",
+    )
+    n_fft_s: Positive = Field(0.043, description="Analysis window of the features.")
+    mfcc: int = Field(13, ge=1, le=40, description="Number of MFCC.")
+
+
+class ReportSettings(_Settings):
+    """The HTML report."""
+
+    examples: int = Field(6, ge=0, description="Spectrograms of hits, of misses and of false alarms, each.")
+    audio: bool = Field(True, description="Embed the sound of each example.")
+
+
+class Config(_Settings):
+    """The whole config file."""
+
+    results_dir: str = Field("results", description="Folder of everything that Otus writes.")
+    seed: int = Field(1, ge=0, description="Every random choice is derived from it.")
+    corpus: CorpusSettings = Field(description="Recordings and annotations.")
+    split: SplitSettings = Field(default_factory=SplitSettings, description="Train, validation and test.")
+    datasets: dict[Name, DatasetSettings] = Field(
+        default_factory=lambda: {"grouped": DatasetSettings()},
+        min_length=1,
+        description="Dataset variants by name.",
+    )
+    training: dict[Name, TrainingSettings] = Field(
+        default_factory=lambda: {"dense": TrainingSettings()},
+        min_length=1,
+        description="Training configurations by name.",
+    )
+    chunking: ChunkSettings = Field(default_factory=ChunkSettings, description="Chunks and shards.")
+    prediction: PredictionSettings = Field(default_factory=PredictionSettings, description="Scoring.")
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Metrics.")
+    forest: ForestSettings = Field(default_factory=ForestSettings, description="Post-filter.")
+    report: ReportSettings = Field(default_factory=ReportSettings, description="Report.")
+
+    @model_validator(mode="after")
+    def _targets_or_demo(self) -> "Config":
+        if not self.corpus.targets:
+            raise ValueError("corpus.targets: name at least one label to detect, e.g. targets: [boobook]")
+        return self
