@@ -28,7 +28,7 @@ class AnnotationSource(_Settings):
     format: Literal["auto", "raven", "audacity", "csv"] = Field(
         "auto", description="File format; auto looks at the header of each file."
     )
-    label: str | None = Field(None, description="Label of every row that names none itself.")
+    label: str | None = Field(None, description="Label of every row that names none.")
     label_column: str | None = Field(
         None,
         description="Column of a Raven table that holds the label; found by its usual names if not given.",
@@ -51,11 +51,11 @@ class CorpusSettings(_Settings):
     annotations: list[AnnotationSource] = Field(default_factory=list, description="Annotation files.")
     targets: list[str] = Field(
         default_factory=list,
-        description="Labels to detect. Every other label is a labelled confuser: never a target, never free noise.",
+        description="Labels to detect. Every other label is a confuser: never a target, never free noise.",
     )
     unlabelled: Literal["exclude", "negative"] = Field(
         "exclude",
-        description="What a readable recording without any annotation file or row is: left out, or known to hold no call.",
+        description="What a recording without any annotation file or row is: left out, or known to hold no call.",
     )
     group: str = Field(
         "recording",
@@ -114,9 +114,9 @@ class FrontendSettings(_Settings):
 class NetworkSettings(_Settings):
     """The residual network that keeps time resolution (`dense_resnet`)."""
 
-    channels: int = Field(32, ge=4, le=512, description="Channels of the first residual stage.")
-    frequency_blocks: int = Field(3, ge=1, le=6, description="Residual blocks that each halve frequency, never time.")
-    temporal_channels: int = Field(96, ge=8, le=1024, description="Channels of the temporal trunk.")
+    channels: int = Field(16, ge=4, le=512, description="Channels of the first residual stage.")
+    frequency_blocks: int = Field(2, ge=1, le=6, description="Residual blocks that each halve frequency, never time.")
+    temporal_channels: int = Field(64, ge=8, le=1024, description="Channels of the temporal trunk.")
     dilations: list[int] = Field(
         default_factory=lambda: [1, 2, 4, 8, 16],
         description="Dilations (frames) of the residual temporal blocks.",
@@ -226,7 +226,7 @@ class ForestSettings(_Settings):
         0.95,
         description="Candidates come from the threshold that keeps this share of the best validation recall.",
     )
-    n_fft_s: Positive = Field(0.043, description="Analysis window of the features.")
+    window_s: Positive | None = Field(None, description="Analysis window of the features; null = the model's.")
     mfcc: int = Field(13, ge=1, le=40, description="Number of MFCC.")
 
 

@@ -1,0 +1,34 @@
+"""Otus: from hand-labelled field recordings to a benchmarked detector of animal calls."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# A --configfile that names no corpus is a layer over the embedded demo.
+if "root" not in (config.get("corpus") or {}):
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/demo.smk"
+include: "rules/inventory.smk"
+include: "rules/prepare.smk"
+include: "rules/chunk.smk"
+include: "rules/train.smk"
+include: "rules/predict.smk"
+include: "rules/evaluate.smk"
+include: "rules/forest.smk"
+include: "rules/merge.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.merge.input,
+
+
+onsuccess:
+    if Path(RESULTS, "metrics.csv").exists():
+        shell("{sys.executable:q} -m otus metrics {RESULTS:q}")

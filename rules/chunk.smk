@@ -1,0 +1,29 @@
+"""Chunk manifest and balanced shards. No audio is copied."""
+
+
+rule chunk:
+    input:
+        chunks=f"{RESULTS}/chunks/chunks.parquet",
+
+
+rule make_chunks:
+    input:
+        recordings=rules.take_inventory.output.recordings,
+    output:
+        chunks=f"{RESULTS}/chunks/chunks.parquet",
+        chunks_csv=f"{RESULTS}/chunks/chunks.csv",
+    log:
+        f"{RESULTS}/logs/make_chunks.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/make_chunks.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(10),
+    params:
+        chunking=CFG.chunking.model_dump(mode="json"),
+        code=code_digest("chunks"),
+    message:
+        "Dividing recordings among {params.chunking[shards]} shard(s)"
+    script:
+        "../scripts/make_chunks.py"

@@ -1,0 +1,22 @@
+"""The embedded demo corpus."""
+
+if CFG.corpus.demo is not None:
+
+    rule make_demo_corpus:
+        output:
+            done=f"{ROOT}/corpus.json",
+        log:
+            f"{RESULTS}/logs/make_demo_corpus.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/make_demo_corpus.tsv"
+        threads: 1
+        resources:
+            mem_mb=memory(1500),
+            runtime=minutes(10),
+        params:
+            settings=CFG.corpus.demo.model_dump(mode="json"),
+            code=code_digest("demo"),
+        message:
+            "Making the demo corpus"
+        script:
+            "../scripts/make_demo_corpus.py"

@@ -1,0 +1,51 @@
+"""One job per model: operating points from validation groups, selections, matching, counts."""
+
+
+rule evaluate:
+    input:
+        expand(
+            f"{RESULTS}/evaluation/{{model}}/counts.parquet",
+            model=MODELS,
+        ),
+
+
+rule evaluate_model:
+    input:
+        recordings=rules.take_inventory.output.recordings,
+        annotations=rules.take_inventory.output.annotations,
+        splits=rules.make_dataset.output.splits,
+        cards=expand(rules.train_model.output.card, fold=FOLDS, allow_missing=True),
+        scores=expand(
+            rules.predict_shard.output.scores,
+            fold=FOLDS,
+            shard=SHARDS,
+            allow_missing=True,
+        ),
+        item_rows=expand(
+            rules.predict_shard.output.item_rows,
+            fold=FOLDS,
+            shard=SHARDS,
+            allow_missing=True,
+        ),
+    output:
+        selections=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/selections.parquet",
+        matches=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/matches.parquet",
+        counts=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/counts.parquet",
+        points=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/operating_points.json",
+    log:
+        f"{RESULTS}/logs/evaluate_model/{{dataset}}-{{training}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate_model/{{dataset}}-{{training}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=minutes(60),
+    params:
+        folds=FOLDS,
+        shards=len(SHARDS),
+        evaluation=CFG.evaluation.model_dump(mode="json"),
+        code=code_digest("evaluation", "scores"),
+    message:
+        "Evaluating {wildcards.dataset}-{wildcards.training}"
+    script:
+        "../scripts/evaluate_model.py"

@@ -1,0 +1,44 @@
+"""The random-forest post-filter of a model: features, cross-fitting by group, filtered selections (cnn+rf)."""
+
+
+rule forest:
+    input:
+        expand(
+            f"{RESULTS}/forest/{{model}}/counts.parquet",
+            model=MODELS,
+        ),
+
+
+rule filter_selections:
+    input:
+        recordings=rules.take_inventory.output.recordings,
+        annotations=rules.take_inventory.output.annotations,
+        splits=rules.make_dataset.output.splits,
+        card=expand(rules.train_model.output.card, fold=FOLDS[0], allow_missing=True),
+        selections=rules.evaluate_model.output.selections,
+        points=rules.evaluate_model.output.points,
+    output:
+        selections=f"{RESULTS}/forest/{{dataset}}-{{training}}/selections.parquet",
+        matches=f"{RESULTS}/forest/{{dataset}}-{{training}}/matches.parquet",
+        counts=f"{RESULTS}/forest/{{dataset}}-{{training}}/counts.parquet",
+        summary=f"{RESULTS}/forest/{{dataset}}-{{training}}/forests.json",
+        forests=directory(f"{RESULTS}/forest/{{dataset}}-{{training}}/forests"),
+    log:
+        f"{RESULTS}/logs/filter_selections/{{dataset}}-{{training}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/filter_selections/{{dataset}}-{{training}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=minutes(60),
+    params:
+        root=ROOT,
+        targets=TARGETS,
+        forest=CFG.forest.model_dump(mode="json"),
+        evaluation=CFG.evaluation.model_dump(mode="json"),
+        seed=CFG.seed,
+        code=code_digest("forest"),
+    message:
+        "Fitting and judging forests on the selections of {wildcards.dataset}-{wildcards.training}"
+    script:
+        "../scripts/filter_selections.py"

@@ -1,0 +1,102 @@
+"""metrics.csv, metrics_per_recording.csv, the leader board and the report."""
+
+
+rule merge:
+    input:
+        metrics=f"{RESULTS}/metrics.csv",
+        report=f"{RESULTS}/report.html",
+
+
+rule merge_metrics:
+    input:
+        counts=expand(
+            f"{RESULTS}/{{stage}}/{{model}}/counts.parquet",
+            stage=["evaluation", "forest"],
+            model=MODELS,
+        ),
+        selections=expand(
+            f"{RESULTS}/{{stage}}/{{model}}/selections.parquet",
+            stage=["evaluation", "forest"],
+            model=MODELS,
+        ),
+        matches=expand(
+            f"{RESULTS}/{{stage}}/{{model}}/matches.parquet",
+            stage=["evaluation", "forest"],
+            model=MODELS,
+        ),
+        forests=expand(f"{RESULTS}/forest/{{model}}/forests.json", model=MODELS),
+    output:
+        metrics=f"{RESULTS}/metrics.parquet",
+        metrics_csv=report(
+            f"{RESULTS}/metrics.csv",
+            caption="../report/metrics.rst",
+            category="Metrics",
+        ),
+        per_recording=f"{RESULTS}/metrics_per_recording.parquet",
+        per_recording_csv=report(
+            f"{RESULTS}/metrics_per_recording.csv",
+            caption="../report/metrics_per_recording.rst",
+            category="Metrics",
+        ),
+        curves=f"{RESULTS}/curves.parquet",
+        matches=f"{RESULTS}/matches.parquet",
+        matches_csv=f"{RESULTS}/matches.csv",
+    log:
+        f"{RESULTS}/logs/merge_metrics.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/merge_metrics.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(20),
+    params:
+        targets=TARGETS,
+        bootstrap=CFG.evaluation.bootstrap,
+        seed=CFG.seed,
+        code=code_digest("merge"),
+    message:
+        "Merging the metrics of all models"
+    script:
+        "../scripts/merge_metrics.py"
+
+
+rule write_report:
+    input:
+        recordings=rules.take_inventory.output.recordings,
+        annotations=rules.take_inventory.output.annotations,
+        quarantine=rules.take_inventory.output.quarantine,
+        metrics=rules.merge_metrics.output.metrics,
+        per_recording=rules.merge_metrics.output.per_recording,
+        curves=rules.merge_metrics.output.curves,
+        matches=rules.merge_metrics.output.matches,
+        cards=expand(
+            f"{RESULTS}/models/{{model}}/fold{{fold}}/card.json",
+            model=MODELS,
+            fold=FOLDS[0],
+        ),
+        item_rows=rules.predict.input,
+    output:
+        page=report(
+            f"{RESULTS}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+        ),
+    log:
+        f"{RESULTS}/logs/write_report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_report.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(20),
+    params:
+        root=ROOT,
+        targets=TARGETS,
+        report=CFG.report.model_dump(mode="json"),
+        config=CFG.model_dump(mode="json"),
+        seed=CFG.seed,
+        code=code_digest("report"),
+    message:
+        "Writing the report"
+    script:
+        "../scripts/write_report.py"

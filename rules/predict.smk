@@ -1,0 +1,40 @@
+"""One job per model and shard: frame scores, once; no threshold is involved."""
+
+
+rule predict:
+    input:
+        expand(
+            f"{RESULTS}/scores/{{model}}/fold{{fold}}/shard{{shard}}.items.parquet",
+            model=MODELS,
+            fold=FOLDS,
+            shard=SHARDS,
+        ),
+
+
+rule predict_shard:
+    input:
+        recordings=rules.take_inventory.output.recordings,
+        chunks=rules.make_chunks.output.chunks,
+        splits=rules.make_dataset.output.splits,
+        weights=rules.train_model.output.weights,
+        card=rules.train_model.output.card,
+    output:
+        scores=f"{RESULTS}/scores/{{dataset}}-{{training}}/fold{{fold}}/shard{{shard}}.scores.parquet",
+        item_rows=f"{RESULTS}/scores/{{dataset}}-{{training}}/fold{{fold}}/shard{{shard}}.items.parquet",
+    log:
+        f"{RESULTS}/logs/predict_shard/{{dataset}}-{{training}}.fold{{fold}}.shard{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/predict_shard/{{dataset}}-{{training}}.fold{{fold}}.shard{{shard}}.tsv"
+    threads: CFG.prediction.threads
+    resources:
+        mem_mb=memory(4000),
+        runtime=minutes(120),
+        gpu=gpu_of(CFG.prediction.device),
+    params:
+        root=ROOT,
+        prediction=CFG.prediction.model_dump(mode="json"),
+        code=code_digest("inference", "models"),
+    message:
+        "Scoring shard {wildcards.shard} with {wildcards.dataset}-{wildcards.training}, fold {wildcards.fold}"
+    script:
+        "../scripts/predict_shard.py"

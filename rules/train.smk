@@ -1,0 +1,44 @@
+"""One job per model: dataset variant x training configuration x fold."""
+
+
+rule train:
+    input:
+        expand(
+            f"{RESULTS}/models/{{model}}/fold{{fold}}/card.json",
+            model=MODELS,
+            fold=FOLDS,
+        ),
+
+
+rule train_model:
+    input:
+        recordings=rules.take_inventory.output.recordings,
+        annotations=rules.take_inventory.output.annotations,
+        clips=rules.make_dataset.output.clips,
+        splits=rules.make_dataset.output.splits,
+    output:
+        weights=f"{RESULTS}/models/{{dataset}}-{{training}}/fold{{fold}}/model.safetensors",
+        card=f"{RESULTS}/models/{{dataset}}-{{training}}/fold{{fold}}/card.json",
+        metrics=f"{RESULTS}/models/{{dataset}}-{{training}}/fold{{fold}}/metrics.jsonl",
+        best=f"{RESULTS}/models/{{dataset}}-{{training}}/fold{{fold}}/best_metrics.json",
+    log:
+        f"{RESULTS}/logs/train_model/{{dataset}}-{{training}}.fold{{fold}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_model/{{dataset}}-{{training}}.fold{{fold}}.tsv"
+    threads: training_threads
+    resources:
+        mem_mb=memory(6000),
+        runtime=minutes(240),
+        gpu=training_gpu,
+    params:
+        root=ROOT,
+        targets=TARGETS,
+        training=training_of,
+        decoding=CFG.evaluation.decoding.model_dump(mode="json"),
+        iou=CFG.evaluation.iou[0],
+        seed=CFG.seed,
+        code=code_digest("training", "models"),
+    message:
+        "Training {wildcards.dataset}-{wildcards.training}, fold {wildcards.fold}"
+    script:
+        "../scripts/train_model.py"

@@ -1,0 +1,36 @@
+"""Forests of one model, fitted and judged by group; the layer cnn+rf."""
+
+from pathlib import Path
+
+from otus.atomic import read_json, write_json
+from otus.config import EvaluationSettings, ForestSettings
+from otus.forest.stage import filter_model, save_forests
+from otus.joblog import job_log
+from otus.models.card import load_card
+from otus.seeds import derive_seed
+from otus.tables import read_table, write_table
+
+log = job_log(snakemake.log[0])
+files, out, params = snakemake.input, snakemake.output, snakemake.params
+frontend = load_card(Path(files.card[0]))[0].frontend
+settings = ForestSettings.model_validate(params.forest)
+filtered = filter_model(
+    Path(params.root),
+    read_table(files.selections, "selections"),
+    read_table(files.recordings, "recordings"),
+    read_table(files.annotations, "annotations"),
+    read_table(files.splits, "splits"),
+    {int(fold): points for fold, points in read_json(files.points).items()},
+    targets=params.targets,
+    settings=settings,
+    evaluation=EvaluationSettings.model_validate(params.evaluation),
+    window_s=frontend.n_fft / frontend.sample_rate,
+    low_hz=frontend.low_hz,
+    high_hz=frontend.high_hz,
+    seed=derive_seed(params.seed, "forest", snakemake.wildcards.dataset, snakemake.wildcards.training),
+    progress=log,
+)
+write_table(out.selections, "selections", filtered.selections)
+write_table(out.matches, "matches", filtered.matches)
+write_table(out.counts, "counts", filtered.counts)
+write_json(out.summary, save_forests(Path(out.forests), filtered.forests, settings))

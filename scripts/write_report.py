@@ -1,0 +1,40 @@
+"""The HTML report."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from otus.config import ReportSettings
+from otus.joblog import job_log
+from otus.models.card import load_card
+from otus.report import ReportContent, write_report
+from otus.tables import read_table
+
+log = job_log(snakemake.log[0])
+files, params = snakemake.input, snakemake.params
+frontend = load_card(Path(files.cards[0]))[0].frontend
+content = ReportContent(
+    corpus=Path(params.root).name,
+    corpus_root=Path(params.root),
+    date=time.strftime("%Y-%m-%d"),
+    seed=params.seed,
+    config_digest=hashlib.sha256(json.dumps(params.config, sort_keys=True).encode()).hexdigest()[:12],
+    targets=tuple(params.targets),
+    recordings=read_table(files.recordings, "recordings"),
+    annotations=read_table(files.annotations, "annotations"),
+    quarantine=read_table(files.quarantine, "quarantine"),
+    metrics=read_table(files.metrics, "metrics"),
+    metrics_per_recording=read_table(files.per_recording, "metrics_per_recording"),
+    curves=read_table(files.curves, "curves"),
+    matches=read_table(files.matches, "matches"),
+    items=pd.concat([read_table(path, "items") for path in files.item_rows], ignore_index=True),
+    settings=ReportSettings.model_validate(params.report),
+    window_s=frontend.n_fft / frontend.sample_rate,
+    low_hz=frontend.low_hz,
+    high_hz=frontend.high_hz,
+)
+write_report(snakemake.output.page, content)
+log(f"report in {snakemake.output.page}")

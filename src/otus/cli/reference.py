@@ -1,0 +1,65 @@
+"""The config reference and the table schemas as text, made from the typed models."""
+
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from otus.config import Config
+from otus.tables import SCHEMA_VERSION, SCHEMAS
+
+_HEAD = """# Config reference
+
+Made from the typed settings by `otus schema`; do not edit. Every key but `corpus.root` and `corpus.targets` has a
+default. An unknown key is an error. `${VARIABLES}` and `~` are expanded; of several `--configfile` the last wins.
+"""
+
+
+def table_schemas() -> dict[str, Any]:
+    """Return column name -> Arrow type of every table."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tables": {name: {c: str(t) for c, t in columns.items()} for name, columns in SCHEMAS.items()},
+    }
+
+
+def config_reference() -> str:
+    """Return the reference of the config file as Markdown: one table per section."""
+    return _HEAD + "".join(_section(title, model) for title, model in _sections(Config, ""))
+
+
+def _sections(model: type[BaseModel], title: str) -> list[tuple[str, type[BaseModel]]]:
+    found = [(title, model)]
+    for name, field in model.model_fields.items():
+        inner = _model_in(field.annotation)
+        if inner is not None:
+            origin = str(field.annotation)
+            part = f"{name}[]" if origin.startswith("list") else f"{name}.NAME" if origin.startswith("dict") else name
+            found += _sections(inner, f"{title}.{part}".lstrip("."))
+    return found
+
+
+def _section(title: str, model: type[BaseModel]) -> str:
+    lines = [f"\n## {f'`{title}`' if title else 'Top level'}\n", f"{(model.__doc__ or '').strip()}\n"]
+    lines += ["| key | default | meaning |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        lines.append(f"| `{name}` | {_default(field)} | {(field.description or '').replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if _model_in(field.annotation) is not None:
+        return "see below"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is PydanticUndefined:
+        return ""
+    return f"`{'null' if value is None else value if isinstance(value, str) else repr(value)}`"
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for m in map(_model_in, get_args(annotation)) if m is not None), None)

@@ -1,0 +1,17 @@
+"""Scores to numbers: the operating point chosen on validation groups, matching, counts, metrics."""
+
+from otus.evaluation.folds import FoldScores, read_fold
+from otus.evaluation.model import Evaluation, evaluate_model
+from otus.evaluation.tally import Judged, count_per_recording, judge, matched_pairs, summarise
+
+__all__ = [
+    "Evaluation",
+    "FoldScores",
+    "Judged",
+    "count_per_recording",
+    "evaluate_model",
+    "judge",
+    "matched_pairs",
+    "read_fold",
+    "summarise",
+]

@@ -1,0 +1,152 @@
+"""Which files a corpus consists of, and a cheap digest of them. Light: it runs while the workflow is parsed."""
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from otus.config import CorpusSettings
+from otus.errors import DataError
+
+#: Suffixes (lower case) taken for audio. Equal to `otus.audio.AUDIO_SUFFIXES`, which is too heavy to import here.
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file below the corpus root: posix path relative to the root, size in bytes, time of change in ns."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class CorpusFiles:
+    """The files that the corpus settings select, each sorted by path; `annotations` has one entry per source."""
+
+    audio: tuple[FoundFile, ...]
+    annotations: tuple[tuple[FoundFile, ...], ...]
+    sheet: FoundFile | None
+
+
+def corpus_fingerprint(root: Path, settings: CorpusSettings) -> str:
+    """Return a hexadecimal digest of path, size and time of change of every file that the settings select.
+
+    No file is opened. Raises DataError if `root` is not a folder.
+    """
+    files = select_files(walk(root), settings)
+    digest = hashlib.sha256()
+    kinds = [("audio", files.audio), *((f"annotations {i}", found) for i, found in enumerate(files.annotations))]
+    for kind, found in [*kinds, ("sheet", (files.sheet,) if files.sheet else ())]:
+        for file in found:
+            line = f"{kind}\0{file.path}\0{file.size}\0{file.mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def walk(root: Path) -> list[FoundFile]:
+    """Return every file below `root`, sorted by path, without hidden files and folders (and so without `._x.wav`).
+
+    Links are followed, except one that leads back to a folder that it lies in. Folders that may not be opened
+    are passed over. Raises DataError if `root` is missing or not a folder.
+    """
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise DataError(f"corpus.root: {root} {what}; set it to the folder that holds the recordings.")
+    found: list[FoundFile] = []
+    _scan(root, "", (), found)
+    return sorted(found, key=lambda file: file.path)
+
+
+def select_files(files: Iterable[FoundFile], settings: CorpusSettings) -> CorpusFiles:
+    """Return which of `files` are recordings, annotation files (per source) and the recordings sheet.
+
+    Globs do not look at case. A glob with wildcards does not take the sheet for an annotation file.
+    """
+    audio: list[FoundFile] = []
+    other: list[FoundFile] = []
+    for file in files:
+        (audio if is_audio(file.path) else other).append(file)
+    keyed = [(_folded(file.path), file) for file in other]
+    wanted = _folded(settings.sheet or "")
+    sheet = next((file for key, file in keyed if key == wanted), None)
+    recordings = [_glob(pattern) for pattern in settings.recordings]
+    annotations = []
+    for source in settings.annotations:
+        glob, exact = _glob(source.files), not set("*?[") & set(source.files)
+        annotations.append(tuple(f for key, f in keyed if glob.fullmatch(key) and (exact or f is not sheet)))
+    return CorpusFiles(
+        tuple(file for file in audio if any(glob.fullmatch(_folded(file.path)) for glob in recordings)),
+        tuple(annotations),
+        sheet,
+    )
+
+
+def is_audio(path: str) -> bool:
+    """Return whether the suffix of `path` is one of an audio file, in whatever case."""
+    return os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES  # noqa: PTH122 (20,000 Path objects are slow)
+
+
+def _scan(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: list[FoundFile]) -> None:
+    """Add the files below `folder`; `above` holds device and inode of the folders on the way down."""
+    try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        try:
+            if entry.is_dir():
+                _scan(Path(entry.path), f"{prefix}{entry.name}/", (*above, here), found)
+            elif entry.is_file():
+                size = entry.stat()
+                found.append(FoundFile(prefix + entry.name, size.st_size, size.st_mtime_ns))
+        except OSError:  # removed or made unreadable meanwhile
+            continue
+
+
+def _folded(path: str) -> str:
+    """One spelling of a path for comparing: composed accents, forward slashes, no leading './', no case."""
+    return unicodedata.normalize("NFC", path.replace("\\", "/").removeprefix("./")).casefold()
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    """The regular expression of a glob over folded relative paths; `**/` stands for any number of folders."""
+    text, parts, i = _folded(pattern), [], 0
+    while i < len(text):
+        if text.startswith("**/", i):
+            parts.append("(?:.*/)?")
+            i += 3
+        elif text.startswith("**", i):
+            parts.append(".*")
+            i += 2
+        elif text[i] == "*":
+            parts.append("[^/]*")
+            i += 1
+        elif text[i] == "?":
+            parts.append("[^/]")
+            i += 1
+        elif text[i] == "[" and (end := text.find("]", i + 2)) > 0:
+            inner = text[i + 1 : end]
+            negated = inner.startswith("!")
+            kept = re.sub(r"([\\^\[&~|])", r"\\\1", inner[negated:])
+            parts.append(f"[{'^' * negated}{kept}]")
+            i = end + 1
+        else:
+            parts.append(re.escape(text[i]))
+            i += 1
+    try:
+        return re.compile("".join(parts), re.DOTALL)
+    except re.error as error:
+        raise DataError(f"corpus: '{pattern}' is not a usable glob ({error}); correct its brackets.") from error

@@ -1,0 +1,271 @@
+"""The forest stage of one model: features of candidate selections, a forest per fold, the layer `cnn+rf`.
+
+With cross-validation, the forest of a fold is fitted on the selections of all other folds, each made by a network
+that never saw the recording (out-of-fold), and judges the test recordings of its fold. With a single split it is
+fitted on the validation selections. Either way no group is judged by a forest that saw it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from otus.audio import AudioInfo
+from otus.config import EvaluationSettings, ForestSettings
+from otus.evaluation.tally import Judged, count_per_recording, judge, matched_pairs
+from otus.forest.features import feature_names, selection_features
+from otus.forest.fitting import FoldForest, choose_threshold, fit_fold, importances
+from otus.forest.store import save_forest
+from otus.seeds import derive_seed
+from otus.selections import logit
+from otus.tables import table
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
+
+LAYER = "cnn+rf"
+
+#: Where candidates begin between the permissive threshold (0) and the network's own (1), in logits.
+_STEPS = (1.0, 0.5, 0.0)
+
+
+@dataclass(frozen=True)
+class FittedForest:
+    """The forest of one fold and label, with everything that applying it needs. `forest` is None with a reason."""
+
+    model: str
+    fold: int
+    label: str
+    forest: "RandomForestClassifier | None"
+    reason: str
+    threshold: float
+    candidate_step: float
+    n_rows: int
+    n_hits: int
+    n_groups: int
+
+
+@dataclass(frozen=True)
+class FilteredModel:
+    """Tables of the layer `cnn+rf` of one model, and its forests."""
+
+    selections: pd.DataFrame
+    matches: pd.DataFrame
+    counts: pd.DataFrame
+    forests: list[FittedForest]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Candidates (with hit, group and features) of one label, and the recordings and calls that they come from."""
+
+    candidates: pd.DataFrame
+    features: np.ndarray
+    recordings: pd.DataFrame
+    calls: pd.DataFrame
+
+
+def filter_model(
+    root: Path,
+    selections: pd.DataFrame,
+    recordings: pd.DataFrame,
+    annotations: pd.DataFrame,
+    splits: pd.DataFrame,
+    operating_points: Mapping[int, Mapping[str, Any]],
+    *,
+    targets: Sequence[str],
+    settings: ForestSettings,
+    evaluation: EvaluationSettings,
+    window_s: float,
+    low_hz: float,
+    high_hz: float,
+    seed: int,
+    progress: Callable[[str], None],
+) -> FilteredModel:
+    """Fit a forest per fold and label, and judge the filtered selections like those of the network.
+
+    `selections` are those of all folds of the model (layer cnn); `operating_points` the chosen points by fold and
+    label. The rows of split val are judged by an inner cross-validation of the fitting rows.
+    """
+    candidates = _candidates(selections, operating_points, settings, several_folds=len(operating_points) > 1)
+    group_of = splits.drop_duplicates("recording_id").set_index("recording_id")["group"]
+    candidates["group"] = candidates["recording_id"].map(group_of)
+    progress(f"{len(candidates)} candidate selections in {candidates['recording_id'].nunique()} recordings")
+    features = _features(root, candidates, recordings, settings, window_s=window_s, low_hz=low_hz, high_hz=high_hz)
+    parts, forests = [], []
+    for fold in sorted(operating_points):
+        for label in targets:
+            fitting, judged = _sides(fold, label, candidates, features, recordings, annotations, splits)
+            keys = {"model": str(selections["model"].iloc[0]), "fold": fold, "label": label}
+            fitted, probabilities = _fit(keys, fitting, judged, settings, derive_seed(seed, fold, label))
+            progress(f"fold {fold} {label}: {_in_words(fitted)}")
+            forests.append(fitted)
+            for split, side, probability in zip(("val", "test"), (fitting, judged), probabilities, strict=True):
+                parts.append(_judge(fitted, side, probability, evaluation, split))
+    return FilteredModel(
+        table("selections", pd.concat([p[0] for p in parts], ignore_index=True)),
+        table("matches", pd.concat([p[1] for p in parts], ignore_index=True)),
+        pd.concat([p[2] for p in parts], ignore_index=True),
+        forests,
+    )
+
+
+def _candidates(
+    selections: pd.DataFrame,
+    operating_points: Mapping[int, Mapping[str, Any]],
+    settings: ForestSettings,
+    *,
+    several_folds: bool,
+) -> pd.DataFrame:
+    """The selections that a forest may keep; `step` is where each lies between permissive (0) and chosen (1)."""
+    parts = []
+    for (fold, label), rows in selections.groupby(["fold", "label"]):
+        chosen = logit(float(operating_points[int(fold)][label]["threshold"]))
+        val_hits = rows.loc[(rows["split"] == "val") & rows["hit"], "peak_score"].to_numpy(dtype=float)
+        permissive = float(np.quantile(val_hits, 1 - settings.candidate_recall)) if len(val_hits) else chosen
+        permissive = min(permissive, chosen)
+        peak = rows["peak_score"].to_numpy(dtype=float)
+        step = np.clip((peak - permissive) / max(chosen - permissive, 1e-9), -1.0, 1.0)
+        keep = (peak >= permissive) & ((rows["split"] == "test").to_numpy() | (not several_folds))
+        parts.append(rows.assign(step=np.where(peak >= chosen, 1.0, step))[keep])
+    return pd.concat(parts, ignore_index=True).sort_values("selection_id", ignore_index=True)
+
+
+def _features(
+    root: Path, candidates: pd.DataFrame, recordings: pd.DataFrame, settings: ForestSettings, **band: float
+) -> np.ndarray:
+    """One row of features per candidate; every recording is read once."""
+    facts = recordings.set_index("recording_id")
+    values = np.zeros((len(candidates), len(feature_names(settings.mfcc))))
+    for recording_id, rows in sorted(candidates.groupby("recording_id").indices.items()):
+        fact, part = facts.loc[recording_id], candidates.iloc[rows]
+        info = AudioInfo(int(fact["n_samples"]), int(fact["sample_rate"]), int(fact["channels"]), str(fact["subtype"]))
+        values[rows] = selection_features(
+            root / fact["path"],
+            info,
+            part["start_s"],
+            np.minimum(part["end_s"], info.duration_s),
+            part["score"],
+            window_s=settings.window_s or band["window_s"],
+            low_hz=band["low_hz"],
+            high_hz=min(band["high_hz"], info.sample_rate / 2),
+            n_mfcc=settings.mfcc,
+        )
+    return values
+
+
+def _sides(
+    fold: int,
+    label: str,
+    candidates: pd.DataFrame,
+    features: np.ndarray,
+    recordings: pd.DataFrame,
+    annotations: pd.DataFrame,
+    splits: pd.DataFrame,
+) -> tuple[_Side, _Side]:
+    """The fitting side and the judged side of a fold: disjoint in groups."""
+    several_folds = splits["fold"].nunique() > 1
+    if several_folds:
+        own = splits[(splits["split"] == "test")]
+        ids = set(own.loc[own["fold"] != fold, "recording_id"]), set(own.loc[own["fold"] == fold, "recording_id"])
+    else:
+        ids = tuple(set(splits.loc[splits["split"] == s, "recording_id"]) for s in ("val", "test"))  # type: ignore[assignment]
+    groups = splits.drop_duplicates("recording_id")[["recording_id", "group"]]
+    sides = []
+    for wanted in ids:
+        rows = (candidates["recording_id"].isin(wanted) & (candidates["label"] == label)).to_numpy()
+        searched = recordings.loc[recordings["recording_id"].isin(wanted), ["recording_id", "duration_s"]]
+        calls = annotations[annotations["recording_id"].isin(wanted) & (annotations["label"] == label)]
+        part = candidates[rows].reset_index(drop=True)
+        sides.append(_Side(part, features[rows], searched.merge(groups, on="recording_id"), calls))
+    return sides[0], sides[1]
+
+
+def _fit(
+    keys: Mapping[str, Any], fitting: _Side, judged: _Side, settings: ForestSettings, seed: int
+) -> tuple[FittedForest, tuple[np.ndarray, np.ndarray]]:
+    """Fit on one side; return the forest with its thresholds, and the probabilities of both sides.
+
+    Without a forest the network's own selections pass (probability 1) and nothing else does.
+    """
+    hits = fitting.candidates["hit"].to_numpy(dtype=bool)
+    groups = fitting.candidates["group"].to_numpy(dtype=str)
+    found = fit_fold(fitting.features, hits, groups, judged.features, settings=settings, seed=seed)
+    facts = {**keys, "n_rows": len(hits), "n_hits": int(hits.sum()), "n_groups": len(np.unique(groups))}
+    if found.forest is None:
+        own = tuple((s.candidates["step"].to_numpy(dtype=float) >= 1.0).astype(float) for s in (fitting, judged))
+        return FittedForest(forest=None, reason=found.reason, threshold=0.5, candidate_step=1.0, **facts), (
+            own[0],
+            own[1],
+        )
+    step, threshold = _choose(fitting, found, hits)
+    fitted = FittedForest(forest=found.forest, reason="", threshold=threshold, candidate_step=step, **facts)
+    return fitted, (found.inner_probability, found.probability)
+
+
+def _choose(fitting: _Side, found: FoldForest, hits: np.ndarray) -> tuple[float, float]:
+    """Where candidates begin and from which probability on they are kept: best F1 on the fitting side.
+
+    The network's own threshold without any filter (step 1, probability 0) is among the choices and wins draws.
+    """
+    n_gt, steps = len(fitting.calls), fitting.candidates["step"].to_numpy(dtype=float)
+    best = (-1.0, 1.0, 0.0)
+    for step in _STEPS:
+        among = steps >= step
+        threshold = choose_threshold(found.inner_probability[among], hits[among], n_gt)
+        kept = among & (found.inner_probability >= threshold)
+        f1 = 2.0 * float(hits[kept].sum()) / max(float(kept.sum()) + n_gt, 1.0)
+        if f1 > best[0] + 1e-9:
+            best = (f1, step, threshold)
+    return best[1], best[2]
+
+
+def _judge(
+    fitted: FittedForest,
+    side: _Side,
+    probability: np.ndarray,
+    evaluation: EvaluationSettings,
+    split: str,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Selections, matches and counts of one fold, label and split of the layer."""
+    among = side.candidates["step"].to_numpy(dtype=float) >= fitted.candidate_step
+    found = side.candidates[among].drop(columns=["step", "group"]).assign(rank=probability[among])
+    keys = {"model": fitted.model, "layer": LAYER, "fold": fitted.fold, "split": split, "label": fitted.label}
+    everything = Judged(found, side.calls, side.recordings)
+    thresholds = {"selected": fitted.threshold, **{f"{t:.2f}": t for t in evaluation.thresholds}}
+    above = Judged(found[found["rank"] >= fitted.threshold], side.calls, side.recordings)
+    counts, matches = [], []
+    for iou in evaluation.iou:
+        hits = judge(everything, iou)
+        counts.append(count_per_recording(everything, hits, thresholds, "selected").assign(**keys, iou=iou))
+        matches.append(matched_pairs(above, iou).assign(**keys, iou_threshold=iou))
+        if iou == evaluation.iou[0]:
+            found = found.assign(hit=hits)
+    selected = found["rank"] >= fitted.threshold
+    rows = found.drop(columns="rank").assign(**keys, selected=selected, rf_probability=probability[among])
+    return rows, pd.concat(matches, ignore_index=True), pd.concat(counts, ignore_index=True)
+
+
+def save_forests(folder: Path, forests: Sequence[FittedForest], settings: ForestSettings) -> list[dict[str, Any]]:
+    """Write every fitted forest to `folder` and return what became of each fold and label (for JSON)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(feature_names(settings.mfcc))
+    summary = []
+    for number, fitted in enumerate(forests, start=1):
+        facts = {k: v for k, v in asdict(replace(fitted, forest=None)).items() if k != "forest"}
+        if fitted.forest is not None:
+            facts["file"] = f"forest{number:03d}.skops"
+            save_forest(folder / facts["file"], fitted.forest, facts | {"feature_names": names})
+            facts["importances"] = dict(importances(fitted.forest, names)[:15])
+        summary.append(facts)
+    return summary
+
+
+def _in_words(fitted: FittedForest) -> str:
+    rows = f"{fitted.n_rows} candidates ({fitted.n_hits} hits) of {fitted.n_groups} groups"
+    if fitted.forest is None:
+        return f"no forest from {rows}: {fitted.reason}"
+    return f"forest fitted on {rows}; keeps probability >= {fitted.threshold:.2f}"

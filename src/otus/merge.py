@@ -1,0 +1,118 @@
+"""The merge stage: the tables of all models and folds as one, with rows pooled over the folds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from otus.evaluation.tally import KEYS, summarise, with_micro
+from otus.metrics import curve, ratio
+from otus.tables import table
+
+POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class MergedMetrics:
+    """The final tables; per recording at the selected operating points only, matches of each fold's test and val."""
+
+    metrics: pd.DataFrame
+    per_recording: pd.DataFrame
+    curves: pd.DataFrame
+    matches: pd.DataFrame
+
+
+def merge_metrics(
+    counts: Sequence[pd.DataFrame],
+    selections: Sequence[pd.DataFrame],
+    matches: Sequence[pd.DataFrame],
+    *,
+    labels: Sequence[str],
+    notes: pd.DataFrame,
+    bootstrap: int,
+    seed: int,
+) -> MergedMetrics:
+    """Return the metrics of every model, layer, fold and split, and pooled over the folds.
+
+    Pooled test rows of a cross-validation are out-of-fold: every recording counts once, judged by the model that
+    never saw it. `notes` (model, layer, fold, note) are added to the rows that they concern.
+    """
+    all_counts = with_micro(_with_pooled(pd.concat(counts, ignore_index=True)), labels)
+    ranked = _with_pooled(_ranked(pd.concat(selections, ignore_index=True), sorted(all_counts["iou"].unique())[:1]))
+    pairs = _with_pooled(pd.concat(matches, ignore_index=True))
+    metrics = summarise(all_counts, ranked, pairs, bootstrap=bootstrap, seed=seed)
+    per_recording = all_counts[all_counts["selected"]].sort_values([*KEYS, "recording_id"], ignore_index=True)
+    return MergedMetrics(
+        _with_notes(metrics, notes),
+        table("metrics_per_recording", per_recording),
+        _curves(ranked, all_counts),
+        table("matches", pd.concat(matches, ignore_index=True)),
+    )
+
+
+def forest_notes(summaries: Sequence[Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
+    """Return a note for every forest that could not be fitted: model, layer, fold, note."""
+    rows = [
+        {
+            "model": f["model"],
+            "layer": "cnn+rf",
+            "fold": f["fold"],
+            "note": f"no forest, cnn selections ({f['reason']})",
+        }
+        for summary in summaries
+        for f in summary
+        if f["reason"]
+    ]
+    return pd.DataFrame(rows, columns=["model", "layer", "fold", "note"])
+
+
+def _with_pooled(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with fold as text, and all of them again as fold `pooled`.
+
+    Pooled validation rows of the post-filter would count recordings more than once (each fold's forest is fitted
+    on all other folds), so they are left out where that happens.
+    """
+    frame = frame.assign(fold=frame["fold"].astype(str))
+    pooled = frame[frame["split"] == "test"].assign(fold=POOLED)
+    return pd.concat([frame, pooled], ignore_index=True)
+
+
+def _ranked(selections: pd.DataFrame, deciding_iou: list[float]) -> pd.DataFrame:
+    """The selections with the score that ranks them: peak score, or the forest's probability."""
+    forest = selections["layer"] != "cnn"
+    rank = np.where(forest, selections["rf_probability"], selections["peak_score"])
+    return selections.assign(rank=rank, iou=deciding_iou[0])
+
+
+def _curves(ranked: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
+    """Precision and recall at every distinct score."""
+    searched = counts[counts["selected"]].groupby(KEYS).agg(n_gt=("n_gt", "sum"), duration_s=("duration_s", "sum"))
+    parts = []
+    for key, rows in ranked.groupby(KEYS):
+        points = curve(rows["rank"].to_numpy(dtype=float), rows["hit"].to_numpy(dtype=bool))
+        n_gt, hours = int(searched.loc[key, "n_gt"]), float(searched.loc[key, "duration_s"]) / 3600.0
+        logits = rows["layer"].iloc[0] == "cnn"
+        part = pd.DataFrame(
+            {
+                "threshold": 1.0 / (1.0 + np.exp(-points.threshold)) if logits else points.threshold,
+                "n_pred": points.n_pred,
+                "tp": points.tp,
+                "precision": points.precision(),
+                "recall": points.recall(n_gt),
+                "false_alarms_per_hour": [ratio(n - t, hours) for n, t in zip(points.n_pred, points.tp, strict=True)],
+            }
+        )
+        parts.append(part.assign(**dict(zip(KEYS, key, strict=True)), n_gt=n_gt))
+    return table("curves", pd.concat(parts, ignore_index=True) if parts else [])
+
+
+def _with_notes(metrics: pd.DataFrame, notes: pd.DataFrame) -> pd.DataFrame:
+    """Add notes to the rows of their model, layer and fold, and to the pooled row of the model and layer."""
+    text = metrics["note"].fillna("").tolist()
+    for note in notes.itertuples(index=False):
+        mine = (metrics["model"] == note.model) & (metrics["layer"] == note.layer)
+        for row in np.flatnonzero(mine & metrics["fold"].isin([str(note.fold), POOLED])):
+            text[row] = "; ".join(filter(None, [text[row], f"fold {note.fold}: {note.note}"]))
+    return metrics.assign(note=[t or None for t in text])

@@ -1,0 +1,56 @@
+"""What code a rule depends on: a digest over a module of Otus and everything of Otus that it imports.
+
+Edits to an imported module do not trigger a rerun in Snakemake; a digest among the params does.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+_ROOT = Path(__file__).parent
+
+
+@cache
+def code_digest(*modules: str) -> str:
+    """Return a digest of the sources of `modules` (dotted names below otus) and of all that they import of Otus.
+
+    Nothing is imported; the sources are parsed. Non-Python files beside a module's package (templates) count too.
+    """
+    todo, seen = [_file_of(m.split(".")) for m in modules], set()
+    while todo:
+        path = todo.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        todo += _imports(path)
+    digest = hashlib.sha256()
+    for path in sorted(seen | {t for p in seen for t in p.parent.glob("*.html")}):
+        digest.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _file_of(parts: list[str]) -> Path:
+    """The file of the longest prefix of the dotted name that is a module."""
+    here = _ROOT
+    for i, part in enumerate(parts):
+        if (here / part).is_dir():
+            here = here / part
+        elif (module := here / f"{part}.py").exists():
+            return module
+        else:
+            return _file_of(parts[:i]) if i else _ROOT / "__init__.py"
+    return here / "__init__.py"
+
+
+@cache
+def _imports(path: Path) -> tuple[Path, ...]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "otus":
+            module = node.module.split(".")[1:]
+            found += [_file_of([*module, alias.name]) for alias in node.names]
+            found.append(_file_of(module))
+        elif isinstance(node, ast.Import):
+            found += [_file_of(a.name.split(".")[1:]) for a in node.names if a.name.split(".")[0] == "otus"]
+    return tuple(found)

@@ -1,0 +1,159 @@
+"""Training examples: stretches of recordings around clips, with a truth for every frame."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from otus.audio import AudioInfo
+from otus.config import TrainingSettings
+from otus.frontend import Frontend, band_medians, read_band_power, relative_log_power
+
+Labels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LabelledRecording:
+    """A recording with its annotated calls: times in seconds and the index of their target label."""
+
+    recording_id: str
+    path: Path
+    info: AudioInfo
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+    target: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClipPosition:
+    """Where a clip lies: index of its recording, frames of that recording, and whether it holds a target."""
+
+    recording: int
+    start_frame: int
+    end_frame: int
+    is_target: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Network input (batch, bands, frames), truth (batch, classes, frames) and which frames count."""
+
+    features: torch.Tensor
+    activity: torch.Tensor
+    onset: torch.Tensor
+    valid: torch.Tensor
+
+
+class FeatureStore:
+    """Network inputs of recordings, kept in memory up to a budget and read again beyond it."""
+
+    def __init__(self, recordings: list[LabelledRecording], frontend: Frontend, budget_bytes: int) -> None:
+        self.recordings = recordings
+        self.frontend = frontend
+        self._left = budget_bytes
+        self._kept: dict[int, torch.Tensor] = {}
+        self._medians: dict[int, torch.Tensor] = {}
+
+    def n_frames(self, index: int) -> int:
+        """Return the number of frames of recording `index`."""
+        return self.frontend.n_frames(self.recordings[index].info)
+
+    def read(self, index: int, start: int, end: int) -> torch.Tensor:
+        """Return the network's input (bands, frames) for frames [start, end) of recording `index`."""
+        if index not in self._kept:
+            size = 2 * self.frontend.bands * self.n_frames(index)
+            if size > self._left:
+                return self._compute(index, start, end)
+            self._left -= size
+            self._kept[index] = self._compute(index, 0, self.n_frames(index)).half()
+        return self._kept[index][:, start:end].float()
+
+    def _compute(self, index: int, start: int, end: int) -> torch.Tensor:
+        recording = self.recordings[index]
+        if index not in self._medians:
+            self._medians[index] = band_medians(recording.path, recording.info, self.frontend)
+        power = read_band_power(recording.path, recording.info, self.frontend, start, end)
+        return relative_log_power(power, self._medians[index])
+
+
+def frame_labels(
+    recording: LabelledRecording, frontend: Frontend, n_classes: int, start: int, end: int, onset_frames: int
+) -> tuple[Labels, Labels]:
+    """Return activity and onset truth, each (classes, frames), for frames [start, end) of a recording.
+
+    A frame is active if its centre lies in a call; it is an onset if it is within `onset_frames` of the frame in
+    which a call starts.
+    """
+    activity = np.zeros((n_classes, end - start), dtype=np.float32)
+    onset = np.zeros_like(activity)
+    first = np.ceil(recording.start_s / frontend.hop_s - 0.5).astype(np.int64)
+    last = np.maximum(np.ceil(recording.end_s / frontend.hop_s - 0.5).astype(np.int64), first + 1)
+    near = (last > start - onset_frames) & (first < end + onset_frames)
+    for a, b, target in zip(first[near], last[near], recording.target[near], strict=True):
+        activity[target, max(0, a - start) : max(0, b - start)] = 1.0
+        onset[target, max(0, a - onset_frames - start) : max(0, a + onset_frames + 1 - start)] = 1.0
+    return activity, onset
+
+
+def draw_batches(
+    store: FeatureStore,
+    clips: list[ClipPosition],
+    settings: TrainingSettings,
+    *,
+    n_classes: int,
+    onset_frames: int,
+    generator: np.random.Generator,
+) -> Iterator[Batch]:
+    """Yield the batches of one epoch: every target clip comes up before any comes again, likewise noise clips.
+
+    A cut holds its clip (or as much as fits) at a random place.
+    """
+    targets = _shuffled_forever([c for c in clips if c.is_target], generator)
+    noise = _shuffled_forever([c for c in clips if not c.is_target] or [c for c in clips if c.is_target], generator)
+    left = settings.cuts_per_epoch
+    while left > 0:
+        size = min(settings.batch_size, left)
+        left -= size
+        chosen = [next(targets) if generator.random() < settings.target_share else next(noise) for _ in range(size)]
+        yield _collate([_cut(store, c, settings.cut_frames, n_classes, onset_frames, generator) for c in chosen])
+
+
+def _shuffled_forever(clips: list[ClipPosition], generator: np.random.Generator) -> Iterator[ClipPosition]:
+    while True:
+        for i in generator.permutation(len(clips)):
+            yield clips[i]
+
+
+def _cut(
+    store: FeatureStore,
+    clip: ClipPosition,
+    length: int,
+    n_classes: int,
+    onset_frames: int,
+    generator: np.random.Generator,
+) -> Batch:
+    recording = store.recordings[clip.recording]
+    n_frames = store.n_frames(clip.recording)
+    lowest, highest = sorted((clip.end_frame - length, clip.start_frame))
+    start = int(np.clip(generator.integers(lowest, highest + 1), 0, max(0, n_frames - length)))
+    end = min(start + length, n_frames)
+    activity, onset = frame_labels(recording, store.frontend, n_classes, start, end, onset_frames)
+    short = length - (end - start)  # a recording shorter than a cut is filled with its median, which does not count
+    return Batch(
+        features=torch.nn.functional.pad(store.read(clip.recording, start, end), (0, short)),
+        activity=torch.nn.functional.pad(torch.from_numpy(activity), (0, short)),
+        onset=torch.nn.functional.pad(torch.from_numpy(onset), (0, short)),
+        valid=torch.nn.functional.pad(torch.ones(end - start), (0, short)),
+    )
+
+
+def _collate(cuts: list[Batch]) -> Batch:
+    return Batch(
+        features=torch.stack([c.features for c in cuts]),
+        activity=torch.stack([c.activity for c in cuts]),
+        onset=torch.stack([c.onset for c in cuts]),
+        valid=torch.stack([c.valid for c in cuts]),
+    )

@@ -1,0 +1,326 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from otus.config import AnnotationSource, CorpusSettings
+from otus.errors import DataError
+from otus.inventory import Inventory, summary_lines, take_inventory
+from otus.tables import SCHEMAS, read_table, write_table
+
+RATE = 8000
+HEADER = "Selection\tView\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tAnnotation\n"
+
+
+class Corpus:
+    """A corpus in a folder, built file by file; every recording has its own content."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.made = 0
+
+    def wav(self, path: str, duration_s: float = 2.0) -> None:
+        self.made += 1
+        samples = np.random.default_rng(self.made).normal(0, 0.1, int(duration_s * RATE))
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(self.root / path, samples, RATE, subtype="PCM_16")
+
+    def text(self, path: str, text: str) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(text)
+
+    def raven(self, path: str, *rows: tuple[float, float, str]) -> None:
+        lines = (f"{i}\tSpectrogram 1\t{a}\t{b}\t100\t900\t{label}\n" for i, (a, b, label) in enumerate(rows, start=1))
+        self.text(path, HEADER + "".join(lines))
+
+    def take(self, *sources: AnnotationSource, workers: int = 1, **values: Any) -> Inventory:
+        values.setdefault("targets", ["owl"])
+        used = list(sources) or [AnnotationSource(files="**/*.txt")]
+        settings = CorpusSettings(root=str(self.root), annotations=used, **values)
+        return take_inventory(self.root, settings, workers=workers, progress=lambda line: None)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    made = Corpus(tmp_path)
+    made.wav("site_a/x_20210123_085630.wav")
+    made.raven("site_a/x_20210123_085630.Table.1.selections.txt", (1.0, 1.5, "owl"), (0.25, 0.5, "frog"))
+    return made
+
+
+def entries(inventory: Inventory, kind: str) -> pd.DataFrame:
+    return inventory.quarantine[inventory.quarantine["kind"] == kind]
+
+
+def test_tables_conform_and_survive_the_disk(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.text("site_a/broken.wav", "no audio")
+    inventory = corpus.take()
+    for name in ("recordings", "annotations", "quarantine"):
+        frame = getattr(inventory, name)
+        assert list(frame.columns) == list(SCHEMAS[name])
+        write_table(tmp_path / "out" / f"{name}.parquet", name, frame)
+        assert len(read_table(tmp_path / "out" / f"{name}.parquet", name)) == len(frame)
+
+
+def test_one_recording_with_its_table(corpus: Corpus) -> None:
+    inventory = corpus.take()
+    recording = inventory.recordings.iloc[0]
+    assert recording["recording_id"] == recording["group"] == "site_a__x_20210123_085630"
+    assert (recording["path"], recording["duration_s"], recording["n_samples"]) == (
+        "site_a/x_20210123_085630.wav",
+        2.0,
+        2 * RATE,
+    )
+    assert (recording["sample_rate"], recording["channels"], recording["subtype"]) == (RATE, 1, "PCM_16")
+    assert recording["start_time"] == "2021-01-23T08:56:30" and len(recording["sha256"]) == 64
+    assert recording["labelled"] and recording["readable"] and pd.isna(recording["error"])
+    assert inventory.annotations[["annotation_id", "start_s", "label", "source_row"]].to_dict("list") == {
+        "annotation_id": ["site_a__x_20210123_085630_a0001", "site_a__x_20210123_085630_a0002"],
+        "start_s": [0.25, 1.0],
+        "label": ["frog", "owl"],
+        "source_row": [3, 2],
+    }
+    assert set(inventory.annotations["source_file"]) == {"site_a/x_20210123_085630.Table.1.selections.txt"}
+    assert inventory.quarantine.empty
+
+
+def test_twice_the_same_with_any_number_of_workers(corpus: Corpus) -> None:
+    for i in range(12):
+        corpus.wav(f"b/{i}.wav", 0.1)
+    one, four = corpus.take(), corpus.take(workers=4)
+    for name in ("recordings", "annotations", "quarantine"):
+        pd.testing.assert_frame_equal(getattr(one, name), getattr(four, name))
+
+
+def test_an_unreadable_recording_is_kept_in_the_tables(corpus: Corpus) -> None:
+    corpus.text("bad.wav", "no audio")
+    corpus.raven("bad.txt", (1, 2, "owl"), (3, 4, "owl"))
+    inventory = corpus.take(unlabelled="negative")
+    bad = inventory.recordings.set_index("path").loc["bad.wav"]
+    assert not bad["readable"] and not bad["labelled"] and bad["error"] and pd.isna(bad["duration_s"])
+    assert str(corpus.root) not in bad["error"]
+    (row,) = entries(inventory, "recording").to_dict("records")
+    assert row["path"] == "bad.wav" and row["reason"] == bad["error"] and row["remedy"]
+    (table,) = entries(inventory, "table").to_dict("records")
+    assert table["path"] == "bad.txt" and "bad.wav, which cannot be read (2 rows)" in table["reason"]
+    assert len(inventory.annotations) == 2
+
+
+def test_copies_are_one_recording_with_the_tables_of_all(corpus: Corpus) -> None:
+    data = (corpus.root / "site_a/x_20210123_085630.wav").read_bytes()
+    for copy in ("site_a/x_20210123_085630 (1).wav", "b/x_20210123_085630.wav"):
+        (corpus.root / copy).parent.mkdir(exist_ok=True)
+        (corpus.root / copy).write_bytes(data)
+    corpus.raven("b/x_20210123_085630.txt", (1.0004, 1.5004, "owl"), (1.75, 1.9, "owl"), (1.0, 1.5, "toad"))
+    inventory = corpus.take()
+    assert list(inventory.recordings["path"]) == ["b/x_20210123_085630.wav"]
+    assert [(a.start_s, a.label) for a in inventory.annotations.itertuples()] == [
+        (0.25, "frog"),
+        (1.0, "owl"),
+        (1.0, "toad"),
+        (1.75, "owl"),
+    ]
+    copies = entries(inventory, "duplicate")
+    assert list(copies["path"]) == ["site_a/x_20210123_085630 (1).wav", "site_a/x_20210123_085630.wav"]
+    assert all("b/x_20210123_085630.wav" in reason for reason in copies["reason"])
+    (merged,) = entries(inventory, "row").to_dict("records")
+    assert (merged["path"], merged["row"]) == ("b/x_20210123_085630.txt", 2)
+    assert "row 2 of site_a/x_20210123_085630.Table.1.selections.txt" in merged["reason"]
+
+
+def test_rows_beyond_the_recording(corpus: Corpus) -> None:
+    corpus.wav("y.wav")
+    rows = [
+        (1.0, 2.1, "owl"),
+        (1.0, 2.2, "owl"),
+        (2.0, 2.05, "owl"),
+        (5.0, 6.0, "owl"),
+        (-0.05, 0.5, "owl"),
+        (-1, 1, "owl"),
+    ]
+    corpus.raven("y.txt", *rows)
+    inventory = corpus.take()
+    kept = inventory.annotations[inventory.annotations["recording_id"] == "y"]
+    assert list(zip(kept["start_s"], kept["end_s"], strict=True)) == [(0.0, 0.5), (1.0, 2.0)]
+    lost = entries(inventory, "row")
+    assert list(lost["row"]) == [3, 4, 5, 7]
+    assert lost["reason"].iloc[0] == "row outside its recording: ends at 2.2 s, the recording lasts 2 s"
+
+
+def test_impossible_frequencies_become_unknown(corpus: Corpus) -> None:
+    corpus.wav("y.wav")
+    corpus.text("y.txt", HEADER + "1\tSpectrogram 1\t0\t1\t900\t900\towl\n2\tSpectrogram 1\t1\t2\t\t900\towl\n")
+    inventory = corpus.take()
+    kept = inventory.annotations[inventory.annotations["recording_id"] == "y"]
+    assert kept["low_hz"].isna().all() and list(kept["high_hz"].isna()) == [True, False]
+
+
+def test_a_table_without_a_recording_goes_to_quarantine(corpus: Corpus) -> None:
+    corpus.raven("lost.txt", (0, 1, "owl"))
+    corpus.raven("lost_and_empty.txt")
+    corpus.text("readme.txt", "not a table\n")
+    tables = entries(corpus.take(), "table")
+    assert list(tables["path"]) == ["lost.txt", "lost_and_empty.txt", "readme.txt"]
+    assert tables["row"].isna().all() and tables["remedy"].str.len().min() > 0
+
+
+def test_one_csv_over_several_recordings(corpus: Corpus) -> None:
+    corpus.wav("y.wav")
+    text = "recording,start,end,label\nY.WAV,0,1,owl\nsite_a/x_20210123_085630.wav,1.6,1.7,owl\n"
+    corpus.text("labels.csv", text + "gone.wav,0,1,owl\ngone.wav,1,2,owl\ny,1,1,owl\n")
+    inventory = corpus.take(AnnotationSource(files="labels.csv"))
+    assert sorted(inventory.annotations["recording_id"]) == ["site_a__x_20210123_085630", "y"]
+    (table,) = entries(inventory, "table").to_dict("records")
+    assert table["row"] == 4 and "'gone.wav'" in table["reason"] and "(2 rows)" in table["reason"]
+    (row,) = entries(inventory, "row").to_dict("records")
+    assert row["row"] == 6
+
+
+@pytest.mark.parametrize(("unlabelled", "labelled"), [("exclude", [True, False]), ("negative", [True, True])])
+def test_recordings_without_a_table(corpus: Corpus, unlabelled: str, labelled: list[bool]) -> None:
+    corpus.wav("y.wav")
+    corpus.wav("z.wav")
+    corpus.raven("z.txt")
+    inventory = corpus.take(unlabelled=unlabelled)
+    by_path = inventory.recordings.set_index("path")["labelled"]
+    assert [by_path["z.wav"], by_path["y.wav"]] == labelled
+    rows = entries(inventory, "unlabelled")
+    assert list(rows["path"]) == ["y.wav"] * (unlabelled == "exclude")
+    assert all("set corpus.unlabelled: negative" in remedy for remedy in rows["remedy"])
+
+
+@pytest.mark.parametrize("unlabelled", ["exclude", "negative"])
+def test_a_table_of_which_nothing_can_be_used_proves_no_absence(corpus: Corpus, unlabelled: str) -> None:
+    corpus.wav("y.wav")
+    corpus.raven("y.txt", (5.0, 6.0, "owl"))
+    inventory = corpus.take(unlabelled=unlabelled)
+    assert not inventory.recordings.set_index("path")["labelled"]["y.wav"]
+
+
+def test_groups_by_folder_and_expression_and_sheet(corpus: Corpus) -> None:
+    corpus.wav("y_site7_1.wav")
+    sheet = "Recording;Group;Site;Split\nX_20210123_085630;tape 1;wood;Train\nnot there;a;b;test\n"
+    corpus.text("sheet.csv", sheet)
+    by_folder = corpus.take(group="folder", sheet="sheet.csv")
+    assert list(by_folder.recordings["group"]) == ["tape 1", "."]
+    assert list(by_folder.recordings["site"].fillna("-")) == ["wood", "-"]
+    assert list(by_folder.recordings["given_split"].fillna("-")) == ["train", "-"]
+    (unknown,) = entries(by_folder, "sheet").to_dict("records")
+    assert (unknown["path"], unknown["row"]) == ("sheet.csv", 3)
+    by_expression = corpus.take(group=r"_(?P<group>site\d+)_", sheet="sheet.csv")
+    assert list(by_expression.recordings["group"]) == ["tape 1", "site7"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"group": "(?P<group>site_[0-9])"},
+            r"site_a/x_20210123_085630.wav: corpus.group '\(\?P<group>site_\[0-9\]\)'",
+        ),
+        ({"group": "(?P<group>"}, "no valid regular expression"),
+        ({"group": "site_(a)"}, "neither 'recording' nor 'folder'"),
+        ({"targets": ["Owl"]}, r"target label \(Owl\); labels found: \w+ \(1\), \w+ \(1\)"),
+        ({"recordings": ["*.flac"]}, r"no audio file below it matches corpus.recordings \(\*.flac\)"),
+        ({"sheet": "gone.csv"}, "corpus.sheet: there is no file gone.csv"),
+    ],
+)
+def test_settings_that_cannot_be_met(corpus: Corpus, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        corpus.take(**values)
+
+
+def test_sources_that_cannot_be_met(corpus: Corpus) -> None:
+    with pytest.raises(DataError, match=r"no file below .* matches '\*.csv'"):
+        corpus.take(AnnotationSource(files="*.csv"))
+    with pytest.raises(DataError, match=r"is matched by '\*\*/\*.txt' and by 'site_a/\*'"):
+        corpus.take(AnnotationSource(files="**/*.txt"), AnnotationSource(files="site_a/*"))
+    corpus.text("a.csv", "start,end\n1,2\n")
+    with pytest.raises(DataError, match=r"a.csv: has no column 'on'; its columns are: start, end"):
+        corpus.take(AnnotationSource(files="*.csv", columns={"start": "on"}))
+    with pytest.raises(DataError, match=r"labels found: none; in quarantine, for example: a.csv names no label"):
+        corpus.take(AnnotationSource(files="*.csv"))
+
+
+def test_no_readable_recording(tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path)
+    corpus.text("a.wav", "")
+    corpus.raven("a.txt", (0, 1, "owl"))
+    with pytest.raises(DataError, match=r"none of 1 audio files can be read; a.wav "):
+        corpus.take()
+
+
+@pytest.mark.parametrize(
+    ("sheet", "message"),
+    [
+        ("recording,split\nx_20210123_085630,training\n", r"sheet.csv, row 2: the split 'training' is none of"),
+        ("file,split\nx_20210123_085630,train\n", r"no column 'recording' \(columns: file, split\)"),
+        ("", r"no column 'recording' \(columns: none\)"),
+        ("recording,group\na.wav,1\nb.wav,2\n", r"sheet.csv, row 3: 'b.wav' is the same recording as in row 2"),
+        ("recording,split\na.wav,test\nb.wav,train\n", r"row 3: 'b.wav' is the same recording"),
+    ],
+)
+def test_sheets_that_contradict_something(corpus: Corpus, sheet: str, message: str) -> None:
+    corpus.wav("a.wav")
+    (corpus.root / "b.wav").write_bytes((corpus.root / "a.wav").read_bytes())
+    corpus.text("sheet.csv", sheet)
+    with pytest.raises(DataError, match=message):
+        corpus.take(sheet="sheet.csv")
+
+
+def test_file_names_that_are_no_text(corpus: Corpus) -> None:
+    data = (corpus.root / "site_a/x_20210123_085630.wav").read_bytes()
+    try:
+        (corpus.root / os.fsdecode(b"caf\xe9.wav")).write_bytes(data)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (row,) = entries(corpus.take(), "recording").to_dict("records")
+    assert row["path"] == r"caf\xe9.wav" and "UTF-8" in row["reason"]
+
+
+def test_quarantine_is_sorted(corpus: Corpus) -> None:
+    corpus.wav("y.wav")
+    corpus.wav("z.wav")
+    corpus.raven("z.txt", (1, 1, "owl"), (0, 1, "owl"), (9, 9.5, "owl"))
+    corpus.raven("lost.txt", (0, 1, "owl"))
+    rows = corpus.take().quarantine
+    found = [(q.kind, q.path, None if pd.isna(q.row) else q.row) for q in rows.itertuples()]
+    assert found == [
+        ("row", "z.txt", 2),
+        ("row", "z.txt", 4),
+        ("table", "lost.txt", None),
+        ("unlabelled", "y.wav", None),
+    ]
+
+
+def test_summary(corpus: Corpus) -> None:
+    corpus.wav("y.wav")
+    lines = summary_lines(corpus.take())
+    assert lines[0].startswith("2 readable recordings in 2 groups") and "1 of them labelled" in lines[0]
+    assert lines[1] == "2 annotations in 1 recordings: frog 1, owl 1."
+    assert lines[2] == "1 entries in quarantine: unlabelled 1."
+
+
+@pytest.mark.real
+def test_boobook() -> None:
+    if not os.environ.get("OTUS_DATA"):
+        pytest.skip("OTUS_DATA is not set: no annotated recordings to take stock of")
+    root = Path(os.environ["OTUS_DATA"]) / "boobook"
+    sources = [
+        AnnotationSource(files="positive/*.selections.txt", label="boobook"),
+        AnnotationSource(files="negative/neg_2/*.selections.txt", label="other"),
+    ]
+    settings = CorpusSettings(root=str(root), annotations=sources, targets=["boobook"], unlabelled="negative")
+    silent: Callable[[str], None] = lambda line: None  # noqa: E731
+    inventory = take_inventory(root, settings, workers=2, progress=silent)
+    assert len(inventory.recordings) == 33 and inventory.recordings["labelled"].all()
+    assert inventory.recordings["duration_s"].sum() == pytest.approx(990, abs=0.1)
+    assert inventory.recordings["start_time"].notna().all()
+    assert inventory.annotations["label"].value_counts().to_dict() == {"boobook": 49, "other": 32}
+    assert inventory.quarantine["kind"].value_counts().to_dict() == {"duplicate": 4, "row": 1}
+    assert "zero length" in entries(inventory, "row")["reason"].iloc[0]
