@@ -16,6 +16,8 @@ rule make_chunks:
         f"{RESULTS}/logs/make_chunks.log",
     benchmark:
         f"{RESULTS}/benchmarks/make_chunks.tsv"
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=memory(1500),

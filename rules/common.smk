@@ -1,5 +1,6 @@
 """Settings, names and resources that the stages share."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,6 +20,11 @@ try:
     CFG = parse_config(config)
 except OtusError as error:
     raise WorkflowError(str(error))
+
+# Jobs in conda environments (--sdm conda) import Otus from the checkout.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [f"{workflow.basedir}/src", os.environ.get("PYTHONPATH")])
+)
 
 RESULTS = CFG.results_dir
 ROOT = CFG.corpus.root

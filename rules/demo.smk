@@ -9,6 +9,8 @@ if CFG.corpus.demo is not None:
             f"{RESULTS}/logs/make_demo_corpus.log",
         benchmark:
             f"{RESULTS}/benchmarks/make_demo_corpus.tsv"
+        conda:
+            "../envs/cpu.yaml"
         threads: 1
         resources:
             mem_mb=memory(1500),

@@ -36,6 +36,8 @@ rule evaluate_model:
         f"{RESULTS}/logs/evaluate_model/{{dataset}}-{{training}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate_model/{{dataset}}-{{training}}.tsv"
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=memory(4000),

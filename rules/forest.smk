@@ -27,6 +27,8 @@ rule filter_selections:
         f"{RESULTS}/logs/filter_selections/{{dataset}}-{{training}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/filter_selections/{{dataset}}-{{training}}.tsv"
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=memory(4000),

@@ -21,13 +21,14 @@ rule take_inventory:
         f"{RESULTS}/logs/take_inventory.log",
     benchmark:
         f"{RESULTS}/benchmarks/take_inventory.tsv"
+    conda:
+        "../envs/cpu.yaml"
     threads: 2
     resources:
         mem_mb=memory(2000),
         runtime=minutes(60),
     params:
-        root=ROOT,
-        corpus=CFG.corpus.model_dump(mode="json", exclude={"root", "demo"}),
+        corpus=CFG.corpus.model_dump(mode="json", exclude={"demo"}),
         state=corpus_state(),
         code=code_digest("inventory"),
     message:

@@ -45,6 +45,8 @@ rule merge_metrics:
         f"{RESULTS}/logs/merge_metrics.log",
     benchmark:
         f"{RESULTS}/benchmarks/merge_metrics.tsv"
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=memory(2000),
@@ -85,6 +87,8 @@ rule write_report:
         f"{RESULTS}/logs/write_report.log",
     benchmark:
         f"{RESULTS}/benchmarks/write_report.tsv"
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=memory(2000),

@@ -25,6 +25,8 @@ rule predict_shard:
         f"{RESULTS}/logs/predict_shard/{{dataset}}-{{training}}.fold{{fold}}.shard{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/predict_shard/{{dataset}}-{{training}}.fold{{fold}}.shard{{shard}}.tsv"
+    conda:
+        "../envs/gpu.yaml"
     threads: CFG.prediction.threads
     resources:
         mem_mb=memory(4000),

@@ -21,6 +21,8 @@ rule make_dataset:
         f"{RESULTS}/logs/make_dataset/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/make_dataset/{{dataset}}.tsv"
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=memory(2000),

@@ -25,6 +25,8 @@ rule train_model:
         f"{RESULTS}/logs/train_model/{{dataset}}-{{training}}.fold{{fold}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_model/{{dataset}}-{{training}}.fold{{fold}}.tsv"
+    conda:
+        "../envs/gpu.yaml"
     threads: training_threads
     resources:
         mem_mb=memory(6000),

@@ -8,9 +8,8 @@ from otus.joblog import job_log
 from otus.tables import write_table
 
 log = job_log(snakemake.log[0])
-root, out = Path(snakemake.params.root), snakemake.output
-settings = CorpusSettings.model_validate({"root": str(root), **snakemake.params.corpus})
-inventory = take_inventory(root, settings, workers=snakemake.threads, progress=log)
+settings, out = CorpusSettings.model_validate(snakemake.params.corpus), snakemake.output
+inventory = take_inventory(Path(settings.root), settings, workers=snakemake.threads, progress=log)
 for line in summary_lines(inventory):
     log(line)
 write_table(out.recordings, "recordings", inventory.recordings, csv=out.recordings_csv)

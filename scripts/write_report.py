@@ -10,7 +10,7 @@ import pandas as pd
 from otus.config import ReportSettings
 from otus.joblog import job_log
 from otus.models.card import load_card
-from otus.report import ReportContent, write_report
+from otus.report.page import ReportContent, write_report
 from otus.tables import read_table
 
 log = job_log(snakemake.log[0])

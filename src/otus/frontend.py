@@ -5,6 +5,7 @@ of n samples has ceil(n / hop) frames wherever it is cut. What lies outside the 
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -101,6 +102,7 @@ def filter_bank(frontend: Frontend) -> tuple[int, torch.Tensor]:
     """
     n_bins = frontend.n_fft // 2 + 1
     if frontend.scale == "mel":
+        warnings.filterwarnings("ignore", "At least one mel filterbank", module="torchaudio")  # handled below
         bank = torchaudio.functional.melscale_fbanks(
             n_bins, frontend.low_hz, frontend.high_hz, frontend.bands, frontend.sample_rate, mel_scale="htk"
         )

@@ -140,5 +140,5 @@ def _same_times(one: _Row, other: _Row) -> bool:
 
 
 def _merged(group: list[_Row]) -> _Row:
-    best = next((row for row in group if True), group[0])
+    best = next((row for row in group if row.is_spectrogram), group[0])
     return _Row(best.number, best.cells, best.label or next((row.label for row in group if row.label), ""))

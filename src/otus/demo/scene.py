@@ -49,7 +49,7 @@ class _Planned:
 
 
 def compose(rng: np.random.Generator, sample_rate: int, duration_s: float, site: Site, *, calls: bool) -> Scene:
-    """Return a recording of a site, with about eight target calls a minute, or none of them."""
+    """Return a recording of a site, with about eight target calls a minute, or none of them (20 kHz or more)."""
     n_samples = round(duration_s * sample_rate)
     noise = ambience(rng, sample_rate, n_samples, site)
     planned = _plan_calls(rng, sample_rate, duration_s, site) if calls else []
@@ -138,7 +138,7 @@ def _wanted_snr_db(rng: np.random.Generator) -> float:
     """SNR against the usual background: mostly clear, some only just there."""
     if rng.random() < _FAINT_SHARE:
         return float(rng.uniform(-9.0, -4.5))
-    return float(np.clip(rng.normal(5.0, 4.0), -3.0, 13.0))
+    return float(np.clip(rng.normal(5.5, 4.0), -3.0, 14.0))
 
 
 def _amplitude(level_db: float) -> float:

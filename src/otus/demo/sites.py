@@ -60,7 +60,7 @@ SITES = (
         insects_hz=6200.0,
         insects_db=-12.0,
         confusers_per_minute=8.0,
-        confusers={"whistle": 2.0, "chirp": 1.0, "moan": 1.0, "growl": 3.0, "bark": 3.0},
+        confusers={"whistle": 2.0, "chirp": 1.0, "moan": 1.0, "growl": 2.0, "bark": 3.0},
         voice=Voice(450.0, 0.40, 0.18, 9.0, (1.0, 3.0, 2.0, 1.0)),
     ),
     Site(
@@ -76,7 +76,7 @@ SITES = (
         insects_hz=3900.0,
         insects_db=-3.0,
         confusers_per_minute=11.0,
-        confusers={"whistle": 3.0, "chirp": 2.0, "moan": 3.0, "growl": 2.0, "bark": 1.0},
+        confusers={"whistle": 3.0, "chirp": 2.0, "moan": 3.0, "growl": 1.5, "bark": 1.0},
         voice=Voice(500.0, 0.65, 0.14, 6.0, (1.0, 1.0, 2.0, 3.0)),
     ),
     Site(
@@ -92,7 +92,7 @@ SITES = (
         insects_hz=7400.0,
         insects_db=-9.0,
         confusers_per_minute=9.0,
-        confusers={"whistle": 3.0, "chirp": 2.0, "moan": 1.0, "growl": 2.5, "bark": 2.0},
+        confusers={"whistle": 3.0, "chirp": 2.0, "moan": 1.0, "growl": 1.5, "bark": 2.0},
         voice=Voice(400.0, 0.50, 0.20, 8.0, (2.0, 2.0, 1.0, 1.5)),
     ),
 )

@@ -51,12 +51,12 @@ def hum(rng: np.random.Generator, sample_rate: int, voice: Voice) -> Samples:
 
 
 def growl(rng: np.random.Generator, sample_rate: int) -> Samples:
-    """Return a confuser: a level hum in the target's band whose loudness is beaten at 14 to 35 Hz."""
-    n_samples = round(rng.uniform(0.25, 1.1) * sample_rate)
+    """Return a confuser: a level hum in the target's band that comes in pulses, 6 to 12 a second."""
+    n_samples = round(rng.uniform(0.35, 1.2) * sample_rate)
     moved = contour(rng, 1, n_samples) * rng.uniform(0.0, 0.1)
     tone = harmonics(rng, sample_rate, rng.uniform(260.0, 600.0) * 2.0**moved, rng.uniform(5.0, 11.0))
-    beat = np.sin(2.0 * np.pi * rng.uniform(14.0, 35.0) * np.arange(n_samples) / sample_rate)
-    return unit_rms(tone * (1.0 + rng.uniform(0.6, 0.95) * beat) * envelope(rng, n_samples))
+    beat = np.sin(2.0 * np.pi * rng.uniform(6.0, 12.0) * np.arange(n_samples) / sample_rate)
+    return unit_rms(tone * (1.0 + rng.uniform(0.75, 0.97) * beat) * envelope(rng, n_samples))
 
 
 def moan(rng: np.random.Generator, sample_rate: int) -> Samples:

@@ -179,7 +179,7 @@ def _one_epoch(
         loss = frame_loss(state.network(varied.features), varied, settings)
         if not torch.isfinite(loss):
             raise StageError(
-                f"training: the loss is {float(loss)} in epoch {epoch}, batch {number}; "
+                f"training: the loss is {loss.item()} in epoch {epoch}, batch {number}; "
                 "lower training.<name>.learning_rate."
             )
         state.optimiser.zero_grad(set_to_none=True)

@@ -1,0 +1,245 @@
+"""Cuts, labels, augmentation, the loss, early stopping, resuming."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from otus.audio import inspect
+from otus.config import AugmentationSettings, NetworkSettings, TrainingSettings
+from otus.errors import StageError
+from otus.frontend import INPUT_RANGE, Frontend
+from otus.selections import DecodingPoint
+from otus.training import loop
+from otus.training.augmentation import augment
+from otus.training.cuts import Batch, ClipPosition, FeatureStore, LabelledRecording, draw_batches, frame_labels
+from otus.training.loop import frame_loss, train_model
+from otus.training.validation import score_store, validate
+
+RATE = 8000
+FRONTEND = Frontend(RATE, 80, 256, 16, 0.0, 4000.0, "linear")
+POINT = DecodingPoint(off_threshold=0.3, onset_threshold=1.0, gap_s=0.0, smoothing_s=0.03, min_duration_s=0.05)
+SETTINGS = TrainingSettings(
+    network=NetworkSettings(channels=4, temporal_channels=8, dilations=[1, 2], frequency_blocks=1),
+    epochs=3,
+    cuts_per_epoch=12,
+    batch_size=4,
+    cut_frames=100,
+)
+
+
+def make_recording(folder, name, calls, seconds=6.0, seed=0):
+    """Noise with a loud tone at every call."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * RATE)) / RATE
+    sound = 0.01 * rng.standard_normal(len(t))
+    for start, end in calls:
+        inside = (t >= start) & (t < end)
+        sound[inside] += 0.2 * np.sin(2 * np.pi * 1000 * t[inside])
+    soundfile.write(folder / f"{name}.wav", sound, RATE)
+    times = np.array(calls, dtype=float).reshape(-1, 2)
+    return LabelledRecording(
+        name,
+        folder / f"{name}.wav",
+        inspect(folder / f"{name}.wav"),
+        times[:, 0],
+        times[:, 1],
+        np.zeros(len(times), dtype=np.int64),
+    )
+
+
+def positions(recordings):
+    return [
+        ClipPosition(i, int(a * 100), int(b * 100), True)
+        for i, r in enumerate(recordings)
+        for a, b in zip(r.start_s, r.end_s, strict=True)
+    ] + [ClipPosition(i, 10, 60, False) for i in range(len(recordings))]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    train = [make_recording(tmp_path, f"t{i}", [(1.0, 1.5), (3.0 + 0.1 * i, 3.6)], seed=i) for i in range(3)]
+    val = [make_recording(tmp_path, "v0", [(2.0, 2.4), (4.0, 4.5)], seed=9), make_recording(tmp_path, "v1", [], seed=8)]
+    return train, val
+
+
+def fit(corpus, resume, *, settings=SETTINGS, digest="d", seed=1):
+    train, val = corpus
+    lines = []
+    trained = train_model(
+        FeatureStore(train, FRONTEND, 10**8),
+        positions(train),
+        FeatureStore(val, FRONTEND, 10**8),
+        settings=settings,
+        n_classes=1,
+        decoding=[POINT],
+        iou=0.4,
+        onset_frames=2,
+        seed=seed,
+        device=torch.device("cpu"),
+        resume_path=resume,
+        digest=digest,
+        progress=lines.append,
+    )
+    return trained, lines
+
+
+def weights(trained):
+    return torch.cat([v.flatten().double() for v in trained.network.state_dict().values()])
+
+
+def test_labels_are_frames_whose_centre_lies_in_the_call(tmp_path):
+    recording = make_recording(tmp_path, "a", [(0.10, 0.13)], seconds=1.0)
+    activity, onset = frame_labels(recording, FRONTEND, 1, 0, 100, onset_frames=1)
+    assert np.flatnonzero(activity[0]).tolist() == [10, 11, 12]
+    assert np.flatnonzero(onset[0]).tolist() == [9, 10, 11]
+    later, _ = frame_labels(recording, FRONTEND, 1, 12, 20, onset_frames=1)
+    assert np.flatnonzero(later[0]).tolist() == [0]
+
+
+def test_a_call_shorter_than_a_frame_still_has_one(tmp_path):
+    recording = make_recording(tmp_path, "a", [(0.1010, 0.1030)], seconds=1.0)
+    activity, _ = frame_labels(recording, FRONTEND, 1, 0, 100, onset_frames=1)
+    assert activity.sum() == 1
+
+
+def test_every_target_clip_comes_up_before_any_comes_again(corpus):
+    train, _ = corpus
+    store = FeatureStore(train, FRONTEND, 10**8)
+    clips = positions(train)
+    settings = SETTINGS.model_copy(update={"target_share": 1.0, "cuts_per_epoch": 6, "cut_frames": 70})
+    batches = list(
+        draw_batches(store, clips, settings, n_classes=1, onset_frames=2, generator=np.random.default_rng(0))
+    )
+    assert sum(len(b.features) for b in batches) == 6
+    for batch in batches:
+        assert (batch.activity.sum(dim=(1, 2)) >= 40).all(), "each cut holds its whole call (40 to 60 frames)"
+
+
+def test_a_recording_shorter_than_a_cut_is_filled_with_frames_that_do_not_count(tmp_path):
+    short = make_recording(tmp_path, "s", [(0.1, 0.2)], seconds=0.4)
+    store = FeatureStore([short], FRONTEND, 10**8)
+    (batch,) = draw_batches(
+        store,
+        positions([short]),
+        SETTINGS.model_copy(update={"cuts_per_epoch": 2}),
+        n_classes=1,
+        onset_frames=2,
+        generator=np.random.default_rng(0),
+    )
+    assert batch.valid.sum(dim=1).tolist() == [40.0, 40.0]
+
+
+def test_features_are_the_same_with_and_without_memory(corpus):
+    train, _ = corpus
+    kept, read = FeatureStore(train, FRONTEND, 10**8), FeatureStore(train, FRONTEND, 0)
+    torch.testing.assert_close(kept.read(1, 50, 150), read.read(1, 50, 150), atol=5e-3, rtol=0)
+
+
+def test_augmentation_keeps_range_shape_and_truth_of_both_mixed_cuts():
+    features = torch.randn(6, 16, 50)
+    activity = torch.zeros(6, 1, 50)
+    activity[0, 0, 10:20] = 1
+    batch = Batch(features, activity, activity.clone(), torch.ones(6, 50))
+    mixed = augment(batch, AugmentationSettings(mix_probability=1.0), torch.Generator().manual_seed(3))
+    assert mixed.features.shape == features.shape
+    assert INPUT_RANGE[0] <= mixed.features.min() and mixed.features.max() <= INPUT_RANGE[1]
+    assert 1 <= int((mixed.activity.sum(dim=(1, 2)) > 0).sum()) <= 2
+    nothing = AugmentationSettings(mix_probability=0.0, gain_db=0, tilt_db=0, masks=0)
+    torch.testing.assert_close(augment(batch, nothing, torch.Generator()).features, features.clamp(*INPUT_RANGE))
+
+
+def test_frames_that_do_not_count_do_not_move_the_loss():
+    logits, truth = torch.randn(2, 2, 30), torch.zeros(2, 1, 30)
+    valid = torch.ones(2, 30)
+    valid[:, 20:] = 0
+    batch = Batch(torch.zeros(2, 16, 30), truth, truth, valid)
+    other = logits.clone()
+    other[:, :, 20:] = 50.0
+    assert frame_loss(logits, batch, SETTINGS) == frame_loss(other, batch, SETTINGS)
+
+
+def test_training_learns_a_loud_tone_and_says_how_far_it_is(corpus, tmp_path):
+    trained, lines = fit(corpus, tmp_path / "r.pt", settings=SETTINGS.model_copy(update={"epochs": 12}))
+    assert trained.best.f1 > 0.8
+    assert len(lines) == len(trained.epochs) and "epoch 1/12" in lines[0] and "s left" in lines[0]
+    assert trained.epochs[-1]["loss"] < trained.epochs[0]["loss"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(corpus, tmp_path):
+    first, second, third = (weights(fit(corpus, tmp_path / f"{i}.pt", seed=s)[0]) for i, s in enumerate((1, 1, 2)))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(corpus, tmp_path, monkeypatch):
+    whole, _ = fit(corpus, tmp_path / "whole.pt")
+    real, calls = loop.validate, []
+
+    def killed(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(corpus, tmp_path / "r.pt")
+    monkeypatch.setattr(loop, "validate", real)
+    resumed, lines = fit(corpus, tmp_path / "r.pt")
+    assert lines[0] == "resuming after epoch 1 of 3"
+    assert torch.equal(weights(whole), weights(resumed))
+    assert whole.epochs == resumed.epochs
+
+
+def test_the_state_of_another_training_is_not_taken_over(corpus, tmp_path):
+    fit(corpus, tmp_path / "r.pt", digest="one")
+    _, lines = fit(corpus, tmp_path / "r.pt", digest="two")
+    assert "resuming" not in lines[0]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batch_named(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "frame_loss", lambda logits, batch, settings: logits.sum() * float("nan"))
+    with pytest.raises(StageError, match="epoch 1, batch 1"):
+        fit(corpus, tmp_path / "r.pt")
+    assert not (tmp_path / "r.pt").exists()
+
+
+def test_a_draw_goes_to_the_later_epoch_and_patience_counts_from_there():
+    records = [{"detection": d} for d in (0.50, 0.70, 0.69, 0.60, 0.60)]
+    assert loop._as_good(0.69, records[:2], draw=0.02)
+    assert not loop._as_good(0.60, records[:3], draw=0.02)
+    assert loop._stalled(records, patience=2, draw=0.02)
+    assert not loop._stalled(records, patience=3, draw=0.02)
+
+
+def test_validation_sees_perfect_scores_as_perfect(corpus):
+    _, val = corpus
+
+    class Oracle(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.anchor = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            loud = (x.amax(dim=1, keepdim=True) > 4.0).float() * 10 - 5
+            return torch.cat([loud, loud], dim=1)
+
+    result = validate(
+        Oracle(), FeatureStore(val, FRONTEND, 10**8), context_frames=5, points=[POINT], iou=0.4, n_classes=1
+    )
+    assert dataclasses.astuple(result) == (1.0, 1.0)
+
+
+def test_scoring_in_blocks_equals_scoring_at_once(corpus, monkeypatch):
+    from otus.models import build_network
+    from otus.training import validation
+
+    train, _ = corpus
+    net = build_network("dense_resnet", bands=16, n_classes=1, settings=SETTINGS.network).eval()
+    store = FeatureStore(train, FRONTEND, 10**8)
+    whole = score_store(net, store, 0, net.context_frames, torch.device("cpu"))
+    monkeypatch.setattr(validation, "_BLOCK_FRAMES", 64)
+    np.testing.assert_allclose(score_store(net, store, 0, net.context_frames, torch.device("cpu")), whole, atol=1e-5)
