@@ -1,6 +1,5 @@
 """Settings, names and resources that the stages share."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ try:
     from otus.config import parse_config
     from otus.errors import OtusError
     from otus.fingerprint import corpus_fingerprint
-    from otus.provenance import code_digest
+    from otus.provenance import code_digest, share_sources
 except ImportError as error:
     raise WorkflowError(
         f"Otus is not installed in this environment ({error}); see README.md."
@@ -21,10 +20,7 @@ try:
 except OtusError as error:
     raise WorkflowError(str(error))
 
-# Jobs in conda environments (--sdm conda) import Otus from the checkout.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [f"{workflow.basedir}/src", os.environ.get("PYTHONPATH")])
-)
+share_sources()
 
 RESULTS = CFG.results_dir
 ROOT = CFG.corpus.root

@@ -18,8 +18,9 @@ AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf"}
 )
 
-#: Samples added on either side of a stretch before resampling, so that the filter has settled (soxr HQ).
-_SETTLE_SAMPLES = 2048
+#: Samples added on either side of a stretch before resampling, so that the filter has settled (soxr HQ); at least so
+#: many of the recording, and at least so many at the target rate, which is where strong downsampling needs them.
+_SETTLE_SAMPLES, _SETTLE_RESAMPLED = 2048, 128
 
 Samples = NDArray[np.float32]
 
@@ -101,8 +102,9 @@ def read_at_rate(path: str | Path, start: int, end: int, target_rate: int, info:
         return read(path, start, end)[0]
     divisor = math.gcd(info.sample_rate, target_rate)
     up, down = target_rate // divisor, info.sample_rate // divisor  # up samples out for down samples in
-    first_period = max(0, start // up - -(-_SETTLE_SAMPLES // down))
-    last_sample = min(info.n_samples, -(-end // up) * down + _SETTLE_SAMPLES)
+    settle = max(_SETTLE_SAMPLES, _SETTLE_RESAMPLED * info.sample_rate // target_rate)
+    first_period = max(0, start // up - -(-settle // down))
+    last_sample = min(info.n_samples, -(-end // up) * down + settle)
     block, _ = read(path, first_period * down, last_sample)
     heard = soxr.resample(block, info.sample_rate, target_rate, quality="HQ")
     offset = start - first_period * up
@@ -118,7 +120,8 @@ def sha256(path: str | Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0].removeprefix("Error opening ").strip()
+    """What libsndfile or the system says, without the name of the file."""
+    return str(getattr(error, "error_string", None) or error).split("\n")[0].rstrip(". ")
 
 
 def _missing_bytes(path: Path, info: AudioInfo) -> int:
@@ -130,7 +133,8 @@ def _missing_bytes(path: Path, info: AudioInfo) -> int:
         while len(chunk := file.read(8)) == 8:
             size = int.from_bytes(chunk[4:], "little")
             if chunk[:4] == b"data":
-                streamed = size in (0, 0x7FFFF000, 0xFFFFFFFF)  # written by programs that could not seek back
+                # A program that cannot seek back (sox, arecord, ffmpeg in a pipe) writes the largest size, or nearly.
+                streamed = size == 0 or 0x7FFF0000 <= size <= 0x80000000 or size >= 0xFFFF0000
                 return 0 if streamed else file.tell() + size - path.stat().st_size
             file.seek(size + size % 2, 1)
     return 0

@@ -1,10 +1,11 @@
-"""What code a rule depends on: a digest over a module of Otus and everything of Otus that it imports.
+"""What code a rule depends on (a digest over modules of Otus and all that they import), and where jobs find it.
 
 Edits to an imported module do not trigger a rerun in Snakemake; a digest among the params does.
 """
 
 import ast
 import hashlib
+import os
 from functools import cache
 from pathlib import Path
 
@@ -15,9 +16,10 @@ _ROOT = Path(__file__).parent
 def code_digest(*modules: str) -> str:
     """Return a digest of the sources of `modules` (dotted names below otus) and of all that they import of Otus.
 
-    Nothing is imported; the sources are parsed. Non-Python files beside a module's package (templates) count too.
+    Nothing is imported; the sources are parsed. Templates (*.html) beside a module count too. Raises ValueError for
+    a name that is no module.
     """
-    todo, seen = [_file_of(m.split(".")) for m in modules], set()
+    todo, seen = [_module_file(m) for m in modules], set()
     while todo:
         path = todo.pop()
         if path in seen:
@@ -28,6 +30,19 @@ def code_digest(*modules: str) -> str:
     for path in sorted(seen | {t for p in seen for t in p.parent.glob("*.html")}):
         digest.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def share_sources() -> None:
+    """Let the jobs of this process import this very Otus, also in a conda environment that does not hold it."""
+    paths = [str(_ROOT.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+
+
+def _module_file(name: str) -> Path:
+    path = _file_of(name.split("."))
+    if path not in (_ROOT.joinpath(*name.split("."), "__init__.py"), _ROOT / f"{name.replace('.', '/')}.py"):
+        raise ValueError(f"otus has no module {name}")
+    return path
 
 
 def _file_of(parts: list[str]) -> Path:

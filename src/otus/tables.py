@@ -4,6 +4,7 @@ Every file carries `schema` and `schema_version` in its metadata. Sample positio
 seconds are floats, and a missing value is null, never a magic number.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -265,9 +266,14 @@ def write_table(
 def read_table(path: str | Path, name: str) -> pd.DataFrame:
     """Read a Parquet file as table `name`.
 
-    Raises DataError if the file is another table or was written by another schema version.
+    Raises DataError if the file is damaged, is another table or was written by another schema version.
     """
-    arrow = pq.read_table(path)
+    try:
+        arrow = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); run again to make it anew."
+        ) from error
     found = table_metadata(arrow.schema)
     if found.get("schema") != name or found.get("schema_version") != SCHEMA_VERSION:
         raise DataError(
@@ -279,7 +285,12 @@ def read_table(path: str | Path, name: str) -> pd.DataFrame:
 
 def table_metadata(schema: pa.Schema) -> dict[str, Any]:
     """Return the JSON values in the metadata of an Arrow schema, without pandas' own entry."""
-    return {k.decode(): json.loads(v) for k, v in (schema.metadata or {}).items() if k != b"pandas"}
+    found = {}
+    for key, value in (schema.metadata or {}).items():
+        if key != b"pandas":
+            with contextlib.suppress(ValueError):  # text that another program wrote
+                found[key.decode()] = json.loads(value)
+    return found
 
 
 def _to_pandas(arrow: pa.Table) -> pd.DataFrame:

@@ -3,12 +3,13 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from otus import __version__
 from otus.cli import commands
-from otus.errors import OtusError
+from otus.errors import MissingPartError, OtusError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,15 +17,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
-    except OtusError as error:
-        if options.debug or os.environ.get("OTUS_DEBUG"):
-            raise
-        print(f"otus: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
+        code = run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output, such as head, has gone; nobody is left to flush it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (OtusError, OSError) as error:
+        if options.debug or os.environ.get("OTUS_DEBUG"):
+            traceback.print_exc()
+        print(f"otus: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, OtusError) else MissingPartError.exit_code
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,7 @@
 """What each `otus` command does. Heavy imports stay inside, so that `otus --help` answers at once."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from otus.errors import DataError
@@ -11,13 +12,14 @@ def init(options: argparse.Namespace) -> int:
     from otus.atomic import write_text
     from otus.proposal import propose_config
 
-    text = propose_config(options.folder)
     target: Path = options.output or Path("config", f"{options.folder.resolve().name}.yaml")
     if target.exists():
         raise DataError(f"{target}: exists already; choose another name with --output.")
+    text = propose_config(options.folder)
     write_text(target, text)
     print(text, end="")
-    print(f"\nwritten to {target}; next: otus check {target} && snakemake -j2 --configfile {target}")
+    name = shlex.quote(str(target))
+    print(f"\nwritten to {target}; next: otus check {name} && snakemake -j2 --configfile {name}")
     return 0
 
 
@@ -54,6 +56,8 @@ def demo_corpus(options: argparse.Namespace) -> int:
 
     if options.recordings < 12:
         raise DataError(f"--recordings {options.recordings}: the demo corpus has at least 12 recordings.")
+    if options.seed < 0:
+        raise DataError(f"--seed {options.seed}: a seed is zero or more.")
     make_demo_corpus(options.folder, DemoSettings(seed=options.seed, recordings=options.recordings))
     print(f"demo corpus in {options.folder}")
     return 0

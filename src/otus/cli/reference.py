@@ -11,8 +11,8 @@ from otus.tables import SCHEMA_VERSION, SCHEMAS
 
 _HEAD = """# Config reference
 
-Made from the typed settings by `otus schema`; do not edit. Every key but `corpus.root` and `corpus.targets` has a
-default. An unknown key is an error. `${VARIABLES}` and `~` are expanded; of several `--configfile` the last wins.
+Made from the typed settings by `otus schema`; do not edit. Every key but `corpus.root`, `corpus.targets` and
+`files` of an annotation source has a default. An unknown key is an error. `${VARIABLES}` and `~` are expanded; of several `--configfile` the last wins.
 """
 
 
@@ -51,9 +51,9 @@ def _section(title: str, model: type[BaseModel]) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if _model_in(field.annotation) is not None:
-        return "see below"
     value = field.get_default(call_default_factory=True, validated_data={})
+    if value and _model_in(field.annotation) is not None:
+        return "see below"
     if value is PydanticUndefined:
         return ""
     return f"`{'null' if value is None else value if isinstance(value, str) else repr(value)}`"

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -33,8 +33,13 @@ def use_config_file(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot read the config file ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the config file is not UTF-8 text; save it as UTF-8.") from error
     except yaml.YAMLError as error:
-        raise DataError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else f"{path}"
+        problem = " ".join((getattr(error, "problem", None) or str(error)).split())
+        raise DataError(f"{where}: not valid YAML: {problem}.") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: a config file is a mapping of keys such as 'corpus:'; this one is not.")
     return value
@@ -76,31 +81,42 @@ def _expand(value: Any, where: str) -> Any:
             raise DataError(f"{where}: the environment variable {name} is not set; export {name}=... first.")
         return os.environ[name]
 
-    expanded = _VARIABLE.sub(variable, value)
-    return str(Path(expanded).expanduser()) if expanded.startswith("~") else expanded
+    return os.path.expanduser(_VARIABLE.sub(variable, value))  # noqa: PTH111 (Path fails where ~ names no user)
 
 
 def _sentence(error: Any) -> str:
     """One pydantic error as a sentence that names the key, and the nearest valid key for an unknown one."""
-    path = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    location = [part for part in error["loc"] if part != "[key]"]
+    path = ".".join(map(str, location))
     if error["type"] == "extra_forbidden":
-        *parents, key = error["loc"]
-        valid = _keys_at(parents)
-        near = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}."
-        return f"unknown key '{path}'; {hint}"
+        return _unknown_key(location, _keys_at(location[:-1]))
+    if error["type"] == "literal_error" and error["loc"][-1] == "[key]":
+        return _unknown_key(location, re.findall(r"'([^']*)'", error["ctx"]["expected"]))
     if error["type"] == "missing":
         return f"the key '{path}' is missing"
+    if error["type"] in ("model_type", "dict_type"):
+        return f"'{path}': must be a mapping of keys (found {error['input']!r}); {{}} stands for the defaults"
     message = error["msg"].removeprefix("Value error, ")
     return f"'{path}': {message} (found {error['input']!r})" if path else message
+
+
+def _unknown_key(location: list[Any], valid: list[str]) -> str:
+    near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}."
+    return f"unknown key '{'.'.join(map(str, location))}'; {hint}"
 
 
 def _keys_at(parents: list[Any]) -> list[str]:
     """The valid keys of the settings class that the location `parents` leads to."""
     model: Any = Config
-    for part in parents:  # a part that is no field is an index of a list or a name in a mapping
-        if part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation)
+    within = False  # a list or a mapping of settings, whose next part is an index or a name and no field
+    for part in parents:
+        if within:
+            within = False
+            continue
+        annotation = model.model_fields[part].annotation
+        within = get_origin(annotation) in (list, dict)
+        model = _model_in(annotation)
     return list(model.model_fields)
 
 

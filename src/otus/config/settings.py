@@ -1,5 +1,6 @@
 """Every key of the config file, once: type, default, limits and meaning. The JSON schema is made from these."""
 
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,7 +11,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DemoSettings(_Settings):
@@ -43,7 +44,7 @@ class AnnotationSource(_Settings):
 class CorpusSettings(_Settings):
     """The recordings and what a person wrote about them."""
 
-    root: str = Field(description="Folder of the corpus; ${VARIABLES} and ~ are expanded.")
+    root: str = Field(min_length=1, description="Folder of the corpus; ${VARIABLES} and ~ are expanded.")
     recordings: list[str] = Field(
         default_factory=lambda: ["**/*"],
         description="Globs below the root; only audio files (wav, flac, ogg, mp3, aif, ...) are taken.",
@@ -55,7 +56,8 @@ class CorpusSettings(_Settings):
     )
     unlabelled: Literal["exclude", "negative"] = Field(
         "exclude",
-        description="What a recording without any annotation file or row is: left out, or known to hold no call.",
+        description="What a recording without any annotation file or row is: left out, or known to hold no call. "
+        "A recording whose tables hold only unusable rows is left out in either case.",
     )
     group: str = Field(
         "recording",
@@ -74,10 +76,12 @@ class SplitSettings(_Settings):
 
     folds: int | None = Field(
         None,
-        ge=2,
+        ge=3,
         description="Grouped cross-validation: every recording is tested once by a model that never saw it.",
     )
-    test_fraction: Fraction = Field(0.2, description="Without folds or a sheet: share of recordings to test on.")
+    test_fraction: Fraction = Field(
+        0.2, gt=0.0, lt=1.0, description="Without folds or a sheet: share of recordings to test on."
+    )
     val_fraction: Fraction = Field(
         0.25,
         gt=0.0,
@@ -110,6 +114,12 @@ class FrontendSettings(_Settings):
     high_hz: Positive | None = Field(None, description="Upper edge; null = from annotations or half the sample rate.")
     scale: Literal["mel", "linear"] | None = Field(None, description="Band spacing; null = linear above 96 kHz.")
 
+    @model_validator(mode="after")
+    def _edges_in_order(self) -> "FrontendSettings":
+        if self.low_hz is not None and self.high_hz is not None and self.low_hz >= self.high_hz:
+            raise ValueError(f"low_hz ({self.low_hz:g}) must lie below high_hz ({self.high_hz:g})")
+        return self
+
 
 class NetworkSettings(_Settings):
     """The residual network that keeps time resolution (`dense_resnet`)."""
@@ -117,7 +127,7 @@ class NetworkSettings(_Settings):
     channels: int = Field(16, ge=4, le=512, description="Channels of the first residual stage.")
     frequency_blocks: int = Field(2, ge=1, le=6, description="Residual blocks that each halve frequency, never time.")
     temporal_channels: int = Field(64, ge=8, le=1024, description="Channels of the temporal trunk.")
-    dilations: list[int] = Field(
+    dilations: list[Annotated[int, Field(ge=1)]] = Field(
         default_factory=lambda: [1, 2, 4, 8, 16],
         description="Dilations (frames) of the residual temporal blocks.",
     )
@@ -185,14 +195,17 @@ class DecodingSettings(_Settings):
 
     off_thresholds: list[Fraction] = Field(
         default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5],
+        min_length=1,
         description="A selection lasts while the smoothed score stays above this.",
     )
     onset_thresholds: list[Fraction] = Field(
         default_factory=lambda: [0.3, 1.0],
+        min_length=1,
         description="An onset peak above this starts a new selection inside a running one; 1 = never.",
     )
     gaps: list[Annotated[float, Field(ge=0.0)]] = Field(
         default_factory=lambda: [0.0, 0.25],
+        min_length=1,
         description="Selections closer than this are merged, in units of the median training call.",
     )
     smoothing: Annotated[float, Field(ge=0.0)] = Field(
@@ -240,7 +253,9 @@ class ReportSettings(_Settings):
 class Config(_Settings):
     """The whole config file."""
 
-    results_dir: str = Field("results", description="Folder of everything that Otus writes.")
+    results_dir: str = Field(
+        "results", pattern=r"^[^{}]+$", description="Folder of everything that Otus writes; without curly brackets."
+    )
     seed: int = Field(1, ge=0, description="Every random choice is derived from it.")
     corpus: CorpusSettings = Field(description="Recordings and annotations.")
     split: SplitSettings = Field(default_factory=SplitSettings, description="Train, validation and test.")
@@ -261,7 +276,10 @@ class Config(_Settings):
     report: ReportSettings = Field(default_factory=ReportSettings, description="Report.")
 
     @model_validator(mode="after")
-    def _targets_or_demo(self) -> "Config":
+    def _targets_are_named_once(self) -> "Config":
         if not self.corpus.targets:
             raise ValueError("corpus.targets: name at least one label to detect, e.g. targets: [boobook]")
+        twice = [label for label, count in Counter(self.corpus.targets).items() if count > 1]
+        if twice:
+            raise ValueError(f"corpus.targets: '{twice[0]}' is named twice; name every label once")
         return self
