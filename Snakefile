@@ -8,7 +8,7 @@ min_version("9.27")
 # A --configfile that names no corpus is a layer over the embedded demo.
 if "root" not in (config.get("corpus") or {}):
 
-    configfile: "config/config.yaml"
+    configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 include: "rules/common.smk"

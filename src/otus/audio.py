@@ -57,7 +57,7 @@ def inspect(path: str | Path) -> AudioInfo:
         raise DataError(f"{path}: holds no samples.")
     if found != tail:
         raise DataError(f"{path}: ends early: its header promises {info.n_samples} samples.")
-    missing = _missing_bytes(Path(path), info)
+    missing = _missing_bytes(Path(path))
     if missing > 0:
         raise DataError(f"{path}: truncated: {missing} bytes of audio that its header promises are not there.")
     return info
@@ -124,17 +124,24 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "error_string", None) or error).split("\n")[0].rstrip(". ")
 
 
-def _missing_bytes(path: Path, info: AudioInfo) -> int:
-    """Bytes that a RIFF data chunk promises beyond the end of the file; libsndfile hides this by clamping."""
+def _missing_bytes(path: Path) -> int:
+    """Bytes that the data chunk of a WAV or RF64 file promises beyond its end; libsndfile hides this by clamping."""
     with path.open("rb") as file:
         head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
             return 0
+        size_beyond_32_bits = 0
         while len(chunk := file.read(8)) == 8:
-            size = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
+            name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
+            body = file.tell()
+            if name == b"ds64":
+                size_beyond_32_bits = int.from_bytes(file.read(16)[8:], "little")
+            if name == b"data":
+                if size == 0xFFFFFFFF and size_beyond_32_bits:
+                    size = size_beyond_32_bits
                 # A program that cannot seek back (sox, arecord, ffmpeg in a pipe) writes the largest size, or nearly.
-                streamed = size == 0 or 0x7FFF0000 <= size <= 0x80000000 or size >= 0xFFFF0000
-                return 0 if streamed else file.tell() + size - path.stat().st_size
-            file.seek(size + size % 2, 1)
+                elif size == 0 or 0x7FFF0000 <= size <= 0x80000000 or size >= 0xFFFF0000:
+                    return 0
+                return body + size - path.stat().st_size
+            file.seek(body + size + size % 2)
     return 0

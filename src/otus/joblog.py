@@ -51,7 +51,6 @@ def job_log(path: str | Path) -> Callable[[str], None]:
     warnings.showwarning = warned
     where = {k: os.environ[k] for k in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS") if k in os.environ}
     facts = " ".join(f"{k}={v}" for k, v in where.items())
-    log(
-        f"otus {__version__} on {platform.node()}, Python {platform.python_version()}, pid {os.getpid()} {facts}".rstrip()
-    )
+    python = platform.python_version()
+    log(f"otus {__version__} on {platform.node()}, Python {python}, pid {os.getpid()} {facts}".rstrip())
     return log

@@ -37,10 +37,11 @@ def merge_metrics(
     """Return the metrics of every model, layer, fold and split, and pooled over the folds.
 
     Pooled test rows of a cross-validation are out-of-fold: every recording counts once, judged by the model that
-    never saw it. `notes` (model, layer, fold, note) are added to the rows that they concern.
+    never saw it. `notes` (model, layer, fold, label, note) are added to the rows that they concern. The first IoU
+    of `counts` is the one that decides, and that the hits in `selections` were judged with.
     """
     all_counts = with_micro(_with_pooled(pd.concat(counts, ignore_index=True)), labels)
-    ranked = _with_pooled(_ranked(pd.concat(selections, ignore_index=True), sorted(all_counts["iou"].unique())[:1]))
+    ranked = _with_pooled(_ranked(pd.concat(selections, ignore_index=True), float(all_counts["iou"].iloc[0])))
     pairs = _with_pooled(pd.concat(matches, ignore_index=True))
     metrics = summarise(all_counts, ranked, pairs, bootstrap=bootstrap, seed=seed)
     per_recording = all_counts[all_counts["selected"]].sort_values([*KEYS, "recording_id"], ignore_index=True)
@@ -53,37 +54,38 @@ def merge_metrics(
 
 
 def forest_notes(summaries: Sequence[Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
-    """Return a note for every forest that could not be fitted: model, layer, fold, note."""
+    """Return a note for every forest that could not be fitted: model, layer, fold, label, note."""
     rows = [
         {
             "model": f["model"],
             "layer": "cnn+rf",
             "fold": f["fold"],
+            "label": f["label"],
             "note": f"no forest, cnn selections ({f['reason']})",
         }
         for summary in summaries
         for f in summary
         if f["reason"]
     ]
-    return pd.DataFrame(rows, columns=["model", "layer", "fold", "note"])
+    return pd.DataFrame(rows, columns=["model", "layer", "fold", "label", "note"])
 
 
 def _with_pooled(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with fold as text, and all of them again as fold `pooled`.
+    """The rows with fold as text, and those of split test again as fold `pooled`.
 
     Pooled validation rows of the post-filter would count recordings more than once (each fold's forest is fitted
-    on all other folds), so they are left out where that happens.
+    on all other folds), so no layer has any.
     """
     frame = frame.assign(fold=frame["fold"].astype(str))
     pooled = frame[frame["split"] == "test"].assign(fold=POOLED)
     return pd.concat([frame, pooled], ignore_index=True)
 
 
-def _ranked(selections: pd.DataFrame, deciding_iou: list[float]) -> pd.DataFrame:
+def _ranked(selections: pd.DataFrame, deciding_iou: float) -> pd.DataFrame:
     """The selections with the score that ranks them: peak score, or the forest's probability."""
     forest = selections["layer"] != "cnn"
     rank = np.where(forest, selections["rf_probability"], selections["peak_score"])
-    return selections.assign(rank=rank, iou=deciding_iou[0])
+    return selections.assign(rank=rank, iou=deciding_iou)
 
 
 def _curves(ranked: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
@@ -109,10 +111,11 @@ def _curves(ranked: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_notes(metrics: pd.DataFrame, notes: pd.DataFrame) -> pd.DataFrame:
-    """Add notes to the rows of their model, layer and fold, and to the pooled row of the model and layer."""
+    """Add notes to the rows of their model, layer, label (and micro) and fold, and to the pooled rows of these."""
     text = metrics["note"].fillna("").tolist()
     for note in notes.itertuples(index=False):
         mine = (metrics["model"] == note.model) & (metrics["layer"] == note.layer)
+        mine &= metrics["label"].isin([note.label, "micro"])
         for row in np.flatnonzero(mine & metrics["fold"].isin([str(note.fold), POOLED])):
-            text[row] = "; ".join(filter(None, [text[row], f"fold {note.fold}: {note.note}"]))
+            text[row] = "; ".join(filter(None, [text[row], f"fold {note.fold} {note.label}: {note.note}"]))
     return metrics.assign(note=[t or None for t in text])

@@ -16,8 +16,8 @@ _ROOT = Path(__file__).parent
 def code_digest(*modules: str) -> str:
     """Return a digest of the sources of `modules` (dotted names below otus) and of all that they import of Otus.
 
-    Nothing is imported; the sources are parsed. Templates (*.html) beside a module count too. Raises ValueError for
-    a name that is no module.
+    Nothing is imported; the sources are parsed. Templates (*.html) beside a module count too; the `__init__` of a
+    package counts where something is imported from it. Raises ValueError for a name that is no module.
     """
     todo, seen = [_module_file(m) for m in modules], set()
     while todo:

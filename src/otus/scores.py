@@ -63,13 +63,16 @@ class ScoreWriter:
 def read_scores(paths: Sequence[str | Path], *, only: Collection[str]) -> tuple[dict[str, Logits], list[str], float]:
     """Return the logits (2 * classes, frames) of the recordings `only`, the classes and the frame hop in s.
 
-    Raises DataError if a file is no score table or if frames of a recording are missing or double.
+    Raises DataError if a file is no score table, if the files come from different models, or if frames of a
+    recording are missing or double.
     """
-    tables = [pq.read_table(path) for path in paths]
+    tables = [_read(path) for path in paths]
     metadata = [table_metadata(t.schema) for t in tables]
     for path, entry in zip(paths, metadata, strict=True):
         if entry.get("schema") != "scores" or entry.get("schema_version") != SCHEMA_VERSION:
             raise DataError(f"{path}: not a score table of this version of Otus; delete it and run again.")
+        if entry != metadata[0]:
+            raise DataError(f"{path}: other classes or another frame hop than {paths[0]}; delete both and run again.")
     whole = pa.concat_tables([t.unify_dictionaries() for t in tables]).unify_dictionaries().combine_chunks()
     classes = [str(c) for c in metadata[0]["classes"]]
     values = np.stack([whole[name].to_numpy() for name in [*classes, *(f"onset:{c}" for c in classes)]])
@@ -89,3 +92,10 @@ def read_scores(paths: Sequence[str | Path], *, only: Collection[str]) -> tuple[
     if missing := sorted(set(only) - set(scores)):
         raise DataError(f"scores of {missing[0]}: none in {paths[0]} and the other shards; delete them and run again.")
     return scores, classes, float(metadata[0]["frame_hop_s"])
+
+
+def _read(path: str | Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a Parquet file that can be read; delete it and run again.") from error

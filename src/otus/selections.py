@@ -29,7 +29,7 @@ class DecodingPoint:
     min_duration_s: float
 
     def name(self) -> str:
-        """Return a short name, unique among points that differ: `off0.30_ons0.30_gap0.15_smo0.06_min0.32`."""
+        """Return a short name, e.g. `off0.3_ons0.3_gap0.15_smo0.06_min0.32`; unique up to four digits."""
         values = asdict(self).values()
         return "_".join(f"{k}{v:.4g}" for k, v in zip(("off", "ons", "gap", "smo", "min"), values, strict=True))
 
@@ -81,7 +81,7 @@ def decode(
     starts, ends = _runs(smoothed >= logit(point.off_threshold))
     peaks = _onset_peaks(np.asarray(onset, dtype=np.float64), logit(point.onset_threshold))
     starts, ends = _close_gaps(starts, ends, peaks, round(point.gap_s / frame_s))
-    starts, ends = _split_at(starts, ends, peaks, max(1, round(point.min_duration_s / frame_s)))
+    starts, ends = _split_at(starts, ends, peaks, max(1, math.ceil(point.min_duration_s / frame_s - 1e-9)))
     long_enough = (ends - starts) * frame_s >= point.min_duration_s - 1e-9
     starts, ends = starts[long_enough], ends[long_enough]
     if len(starts) == 0:
@@ -105,12 +105,13 @@ def _runs(active: NDArray[np.bool_]) -> tuple[Indices, Indices]:
 
 
 def _onset_peaks(onset: Reals, threshold: float) -> Indices:
-    """Frames where the onset score has a local maximum of at least `threshold`."""
-    if math.isinf(threshold) and threshold > 0:
+    """Frames where the onset score has a local maximum of at least `threshold`; the first of equal neighbours."""
+    if len(onset) == 0 or (math.isinf(threshold) and threshold > 0):
         return np.zeros(0, dtype=np.int64)
-    left = np.concatenate([[-np.inf], onset[:-1]])
-    right = np.concatenate([onset[1:], [-np.inf]])
-    return np.flatnonzero((onset >= threshold) & (onset > left) & (onset >= right))
+    first = np.flatnonzero(np.concatenate([[True], np.diff(onset) != 0]))  # a level stretch counts as one frame
+    level = np.concatenate([[-np.inf], onset[first], [-np.inf]])
+    here = level[1:-1]
+    return first[(here >= threshold) & (here > level[:-2]) & (here > level[2:])]
 
 
 def _close_gaps(starts: Indices, ends: Indices, peaks: Indices, gap: int) -> tuple[Indices, Indices]:

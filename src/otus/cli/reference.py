@@ -12,7 +12,8 @@ from otus.tables import SCHEMA_VERSION, SCHEMAS
 _HEAD = """# Config reference
 
 Made from the typed settings by `otus schema`; do not edit. Every key but `corpus.root`, `corpus.targets` and
-`files` of an annotation source has a default. An unknown key is an error. `${VARIABLES}` and `~` are expanded; of several `--configfile` the last wins.
+`files` of an annotation source has a default. An unknown key is an error. `${VARIABLES}` and `~` are expanded; of
+several `--configfile` the last wins.
 """
 
 
@@ -44,8 +45,15 @@ def _section(title: str, model: type[BaseModel]) -> str:
     lines = [f"\n## {f'`{title}`' if title else 'Top level'}\n", f"{(model.__doc__ or '').strip()}\n"]
     lines += ["| key | default | meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
-        lines.append(f"| `{name}` | {_default(field)} | {(field.description or '').replace('|', chr(92) + '|')} |")
+        lines.append(f"| `{name}` | {_default(field)} | {_plain(field.description or '')} |")
     return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text for a Markdown table: what would be markup in it is shown as it is."""
+    for character in "|*<":
+        text = text.replace(character, f"\\{character}")
+    return text
 
 
 def _default(field: FieldInfo) -> str:

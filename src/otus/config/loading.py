@@ -95,13 +95,14 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"the key '{path}' is missing"
     if error["type"] in ("model_type", "dict_type"):
-        return f"'{path}': must be a mapping of keys (found {error['input']!r}); {{}} stands for the defaults"
+        hint = "it is empty; write {} for the defaults" if error["input"] is None else f"found {error['input']!r}"
+        return f"'{path}': must be a mapping of keys ({hint})"
     message = error["msg"].removeprefix("Value error, ")
     return f"'{path}': {message} (found {error['input']!r})" if path else message
 
 
 def _unknown_key(location: list[Any], valid: list[str]) -> str:
-    near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(location[-1]), valid, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}."
     return f"unknown key '{'.'.join(map(str, location))}'; {hint}"
 

@@ -48,7 +48,7 @@ def deal(loads: NDArray[np.float64], shares: Sequence[float], seed: int) -> NDAr
     """Return a bin per row of `loads` (items x quantities) so that bin b holds about shares[b] of every quantity.
 
     Greedy, largest items first: each goes where the sum of squared overfull shares stays smallest; draws are
-    broken by `seed`.
+    broken by `seed`. No bin stays empty if there are items enough: the last ones fill it.
     """
     totals = loads.sum(axis=0)
     parts = loads / np.where(totals > 0, totals, 1.0)
@@ -57,10 +57,15 @@ def deal(loads: NDArray[np.float64], shares: Sequence[float], seed: int) -> NDAr
     filled = np.zeros((len(shares), parts.shape[1]))
     capacity = np.asarray(shares, dtype=float)[:, None]
     bins = np.zeros(len(parts), dtype=np.int64)
-    for item in order:
+    empty = np.ones(len(shares), dtype=bool)
+    for dealt, item in enumerate(order):
         before = ((filled / capacity) ** 2).sum(axis=1)
         after = (((filled + parts[item]) / capacity) ** 2).sum(axis=1)
-        bins[item] = int(np.argmin((after - before) * capacity[:, 0]))
+        cost = (after - before) * capacity[:, 0]
+        if empty.sum() >= len(order) - dealt:
+            cost[~empty] = np.inf
+        bins[item] = int(np.argmin(cost))
+        empty[bins[item]] = False
         filled[bins[item]] += parts[item]
     return bins
 
@@ -99,11 +104,10 @@ def _drawn_sides(loads: pd.DataFrame, settings: SplitSettings, seed: int) -> dic
         raise DataError(
             f"prepare: {len(loads)} groups are too few for train, val and test; choose a finer corpus.group."
         )
-    share = settings.test_fraction
-    tested = deal(loads.to_numpy(), [share, 1 - share], derive_seed(seed, "test")) == 0
-    return _with_validation(loads[~tested], settings, derive_seed(seed, "val")) | dict.fromkeys(
-        loads.index[tested], "test"
-    )
+    rest = 1 - settings.test_fraction
+    shares = [rest * (1 - settings.val_fraction), rest * settings.val_fraction, settings.test_fraction]
+    part = deal(loads.to_numpy(), shares, derive_seed(seed, "sides"))
+    return {str(group): SPLITS[p] for group, p in zip(loads.index, part, strict=True)}
 
 
 def _given_sides(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from otus.errors import StageError
 from otus.matching import Intervals, hits_in_order
 from otus.metrics import Curve, average_precision, curve
 from otus.selections import DecodingPoint, decode, logit
@@ -45,8 +46,16 @@ def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float)
     A decoding is judged by the mean of its best F1 and its average precision, which depends less on single calls
     than F1 alone; draws go to the earlier point of the grid. The threshold is the middle (in logits) of the
     plateau of the F1 curve around its maximum, so that it does not sit on the edge of one validation call.
+    Without a call, or without a detection, there is nothing to choose by: the first decoding and 0.5.
+
+    Raises StageError if there is no recording.
     """
+    if not recordings:
+        raise StageError("evaluate: no validation recording was scored; see the failed items of predict.")
     best: OperatingPoint | None = None
+    total = sum(len(r.calls) for r in recordings)
+    if total == 0:
+        return OperatingPoint(0, 0.5, 0.0, 0.0, 0)
     for number, point in enumerate(recordings[0].grid):
         points, n_calls = _val_curve(recordings, number, iou)
         f1 = points.f1(n_calls)
@@ -62,7 +71,7 @@ def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float)
         if best is None or _quality(found) > _quality(best) + 1e-9:
             best = found
     if best is None:
-        return OperatingPoint(0, 0.5, 0.0, 0.0, sum(len(r.calls) for r in recordings))
+        return OperatingPoint(0, 0.5, 0.0, 0.0, total)
     return best
 
 
@@ -92,4 +101,4 @@ def _plateau_middle(points: Curve, f1: NDArray[np.float64], lowest: float) -> fl
     top = points.threshold[first]
     bottom = points.threshold[last + 1] if last + 1 < len(f1) else min(lowest, points.threshold[last])
     middle = (top + bottom) / 2
-    return float(1.0 / (1.0 + np.exp(-middle)))
+    return min(float(1.0 / (1.0 + np.exp(-middle))), float(np.nextafter(1.0, 0.0)))  # at 1 nothing would be selected

@@ -94,7 +94,7 @@ def matched_pairs(judged: Judged, iou: float) -> pd.DataFrame:
 def summarise(
     counts: pd.DataFrame, ranked: pd.DataFrame, matches: pd.DataFrame, *, bootstrap: int, seed: int
 ) -> pd.DataFrame:
-    """Return the `metrics` table: one row per key and operating point.
+    """Return the `metrics` table: one row per key and operating point; IoU thresholds in the order of `counts`.
 
     `counts` is per recording; `ranked` has the KEYS, rank and hit of all selections (for average precision);
     `matches` the boundary errors of the selected operating points. Intervals resample groups.
@@ -110,7 +110,12 @@ def summarise(
         if row["selected"] and key[:-1] in error_of.index:
             row["onset_error_median_s"], row["offset_error_median_s"] = error_of.loc[key[:-1]]
         rows.append(row)
-    return table("metrics", rows).sort_values([*KEYS, "selected", "threshold"], ignore_index=True)
+    deciding_first = {iou: i for i, iou in enumerate(counts["iou"].unique())}
+    return table("metrics", rows).sort_values(
+        [*KEYS, "selected", "threshold"],
+        key=lambda column: column.map(deciding_first) if column.name == "iou" else column,
+        ignore_index=True,
+    )
 
 
 def _pooled(part: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, Any]:

@@ -212,15 +212,20 @@ def _choose(fitting: _Side, found: FoldForest, hits: np.ndarray) -> tuple[float,
     The network's own threshold without any filter (step 1, probability 0) is among the choices and wins draws.
     """
     n_gt, steps = len(fitting.calls), fitting.candidates["step"].to_numpy(dtype=float)
-    best = (-1.0, 1.0, 0.0)
+    own = steps >= 1.0
+    best = (_f1(own, hits, n_gt), 1.0, 0.0)
     for step in _STEPS:
         among = steps >= step
         threshold = choose_threshold(found.inner_probability[among], hits[among], n_gt)
         kept = among & (found.inner_probability >= threshold)
-        f1 = 2.0 * float(hits[kept].sum()) / max(float(kept.sum()) + n_gt, 1.0)
+        f1 = _f1(kept, hits, n_gt)
         if f1 > best[0] + 1e-9:
             best = (f1, step, threshold)
     return best[1], best[2]
+
+
+def _f1(kept: np.ndarray, hits: np.ndarray, n_gt: int) -> float:
+    return 2.0 * float(hits[kept].sum()) / max(float(kept.sum()) + n_gt, 1.0)
 
 
 def _judge(

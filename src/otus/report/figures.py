@@ -194,6 +194,8 @@ def _settings() -> Iterator[None]:
                 "svg.hashsalt": "otus",
                 "svg.fonttype": "none",
                 "text.parse_math": False,
+                "figure.facecolor": "none",
+                "axes.facecolor": "none",
                 "font.size": 9,
                 "axes.spines.top": False,
                 "axes.spines.right": False,
@@ -298,6 +300,7 @@ def _png(figure: Figure) -> bytes:
     canvas.draw()  # type: ignore[no-untyped-call]
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")  # type: ignore[no-untyped-call]
     out = io.BytesIO()
-    palette = picture.quantize(2 * _COLOUR_LEVELS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    palette.save(out, "png", optimize=True)
+    reduced = picture.quantize(2 * _COLOUR_LEVELS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    reduced.putpalette([255 if value >= 250 else value for value in reduced.getpalette() or []])  # paper stays white
+    reduced.save(out, "png", optimize=True)
     return out.getvalue()

@@ -1,0 +1,497 @@
+"""Operating points, judging, counting."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from otus.atomic import write_json
+from otus.config import DecodingSettings, EvaluationSettings
+from otus.errors import StageError
+from otus.evaluation import FoldScores, Judged, count_per_recording, evaluate_model, judge, matched_pairs, read_fold
+from otus.evaluation.operating import ScoredRecording, choose_operating_point
+from otus.evaluation.tally import summarise, with_micro
+from otus.matching import Intervals
+from otus.scores import ScoreWriter
+from otus.selections import DecodingPoint, logit
+from otus.tables import table, write_table
+
+HOP_S = 0.1
+N_FRAMES = 300
+GRID = [DecodingPoint(off, 1.0, 0.0, 0.0, 0.2) for off in (0.3, 0.5)]
+SETTINGS = EvaluationSettings(thresholds=[0.3, 0.9], bootstrap=50)
+LABELS = ["hum", "cluck"]
+
+
+def bumps(starts, lengths, heights, n=N_FRAMES):
+    """Logits of -6 with a rectangle of some height for every selection that shall be found."""
+    activity = np.full(n, -6.0, dtype=np.float32)
+    for start, length, height in zip(starts, lengths, heights, strict=True):
+        activity[start : start + length] = height
+    return activity
+
+
+def recording(heights, is_call, grid=GRID, off_by=0):
+    """A scored recording with one detection every 20 frames, some of which are calls."""
+    starts = np.arange(len(heights)) * 20 + 5
+    activity = bumps(starts, [10] * len(starts), heights, n=20 * len(starts) + 20)
+    calls = (starts[np.asarray(is_call, dtype=bool)] + off_by) * HOP_S
+    return ScoredRecording(activity, np.full(len(activity), -9.0), HOP_S, grid, Intervals(calls, calls + 10 * HOP_S))
+
+
+# choose_operating_point
+
+
+def test_threshold_is_the_middle_of_the_plateau():
+    # F1 is best for every threshold in (1, 4]: the calls peak at 4 and above, the false alarms at 1 and below.
+    chosen = choose_operating_point([recording([5, 4, 1, 0.5], [1, 1, 0, 0])], iou=0.4)
+    assert chosen.val_f1 == 1.0
+    assert chosen.val_average_precision == 1.0
+    assert logit(chosen.threshold) == pytest.approx(2.5)
+    assert chosen.n_calls == 2
+
+
+def test_plateau_holds_thresholds_that_do_as_well_and_ends_where_f1_falls():
+    # 60 calls at 4; one more at 3 and one false alarm at 2 change F1 by less than 0.01; then five false alarms at 1.
+    heights = [4.0] * 60 + [3.0, 2.0] + [1.0] * 5
+    chosen = choose_operating_point([recording(heights, [1] * 61 + [0] * 6)], iou=0.4)
+    assert chosen.val_f1 == 1.0
+    assert logit(chosen.threshold) == pytest.approx((4.0 + 1.0) / 2)
+
+
+def test_without_false_alarms_the_plateau_reaches_down_to_the_off_threshold():
+    chosen = choose_operating_point([recording([5, 4], [1, 1])], iou=0.4)
+    assert logit(chosen.threshold) == pytest.approx((4 + logit(0.3)) / 2)
+
+
+def test_recordings_are_pooled():
+    good, bad = recording([5, 4], [1, 1]), recording([3, 3, 3], [0, 0, 0])
+    chosen = choose_operating_point([good, bad], iou=0.4)
+    assert logit(chosen.threshold) == pytest.approx(3.5)
+    assert chosen.n_calls == 2
+
+
+def test_better_decoding_wins_and_draws_go_to_the_first():
+    # A call with soft flanks: with off-threshold 0.3 (-0.85) the selection is three times too long.
+    activity = bumps([50, 60, 70], [10, 10, 10], [0.5, 4.0, 0.5])
+    call = Intervals(np.array([6.0]), np.array([7.0]))
+    soft = ScoredRecording(activity, np.full(N_FRAMES, -9.0), HOP_S, [*GRID, GRID[0]], call)
+    assert choose_operating_point([soft], iou=0.4).val_f1 == 0.0
+    sharp = replace(
+        soft, grid=[GRID[0], DecodingPoint(0.8, 1.0, 0.0, 0.0, 0.2), DecodingPoint(0.8, 1.0, 0.0, 0.0, 0.1)]
+    )
+    chosen = choose_operating_point([sharp], iou=0.4)
+    assert (chosen.decoding, chosen.val_f1) == (1, 1.0)
+
+
+def test_nothing_detected():
+    silent = ScoredRecording(np.full(50, -9.0), np.full(50, -9.0), HOP_S, GRID, Intervals(np.zeros(1), np.ones(1)))
+    chosen = choose_operating_point([silent], iou=0.4)
+    assert (chosen.decoding, chosen.threshold, chosen.val_f1, chosen.n_calls) == (0, 0.5, 0.0, 1)
+
+
+def test_no_calls_to_choose_by():
+    chosen = choose_operating_point([recording([5, 4, 1], [0, 0, 0])], iou=0.4)
+    assert (chosen.decoding, chosen.threshold, chosen.val_f1, chosen.n_calls) == (0, 0.5, 0.0, 0)
+    assert math.isfinite(chosen.val_average_precision), "JSON has no NaN"
+
+
+def test_only_misses_still_give_a_finite_threshold():
+    chosen = choose_operating_point([recording([5, 4], [1, 0], off_by=12)], iou=0.4)
+    assert chosen.val_f1 == 0.0
+    assert 0 < chosen.threshold < 1
+
+
+def test_huge_logits_are_still_selected():
+    huge = recording([90, 85, 80], [1, 1, 0])
+    chosen = choose_operating_point([huge], iou=0.4)
+    assert chosen.threshold < 1
+    assert np.isfinite(logit(chosen.threshold))
+
+
+def test_no_recordings_to_choose_by():
+    with pytest.raises(StageError, match="no validation recording"):
+        choose_operating_point([], iou=0.4)
+
+
+# judge, count_per_recording, matched_pairs
+
+
+def spans(recording_id, *rows):
+    columns = ["recording_id", "start_s", "end_s", "rank"]
+    return pd.DataFrame([(recording_id, *row) for row in rows], columns=columns)
+
+
+def calls_in(recording_id, *rows):
+    frame = pd.DataFrame([(recording_id, *row) for row in rows], columns=["recording_id", "start_s", "end_s"])
+    return frame.assign(annotation_id=[f"{recording_id}_a{i}" for i in range(len(frame))])
+
+
+@pytest.fixture
+def judged():
+    """Recording a: a hit, its double, a miss; b: only a false alarm; c: only a miss; d: nothing."""
+    selections = pd.concat(
+        [spans("b", (0.0, 1.0, 3.0)), spans("a", (0.1, 1.0, 1.0), (0.0, 1.0, 2.0), (7.0, 8.5, 0.0))], ignore_index=True
+    )
+    selections["selection_id"] = [f"s{i}" for i in range(len(selections))]
+    selections["score"] = selections["rank"] / 2
+    annotations = pd.concat([calls_in("c", (1.0, 2.0)), calls_in("a", (0.0, 1.0), (7.0, 8.0), (20.0, 21.0))])
+    recordings = pd.DataFrame({"recording_id": list("abcd"), "group": list("xxyy"), "duration_s": [30.0] * 4})
+    return Judged(selections.set_axis([9, 4, 7, 1]), annotations, recordings)  # an index as filtering leaves it
+
+
+def test_hits_by_falling_rank(judged):
+    assert judge(judged, 0.4).tolist() == [False, False, True, True]
+    assert judge(judged, 0.8).tolist() == [False, False, True, False]
+
+
+def test_counts_of_every_recording_also_of_those_without_anything(judged):
+    counts = count_per_recording(judged, judge(judged, 0.4), {"selected": 0.5, "low": -1.0}, "selected")
+    assert len(counts) == 8
+    chosen = counts[counts["selected"]].set_index("recording_id")
+    assert chosen["n_gt"].tolist() == [3, 0, 1, 0]
+    assert chosen["n_pred"].tolist() == [2, 1, 0, 0]
+    assert chosen["tp"].tolist() == [1, 0, 0, 0]
+    assert chosen["fp"].tolist() == [1, 1, 0, 0]
+    assert chosen["fn"].tolist() == [2, 0, 1, 0]
+    assert chosen.loc["a", ["precision", "recall", "f1"]].tolist() == pytest.approx([1 / 2, 1 / 3, 2 / 5])
+    assert math.isnan(chosen.loc["b", "recall"])
+    assert math.isnan(chosen.loc["c", "precision"])
+    assert chosen.loc["d", ["precision", "recall", "f1"]].isna().all(), "nothing there and nothing found is no number"
+    low = counts[~counts["selected"]].set_index("recording_id")
+    assert low["tp"].tolist() == [2, 0, 0, 0]
+    assert set(low["operating_point"]) == {"low"}
+
+
+def test_outcomes_are_hits_false_alarms_and_misses(judged):
+    pairs = matched_pairs(judged, 0.4)
+    outcomes = pairs.groupby(["recording_id", "outcome"]).size().to_dict()
+    assert outcomes == {
+        ("a", "hit"): 2,
+        ("a", "false_alarm"): 1,
+        ("a", "miss"): 1,
+        ("b", "false_alarm"): 1,
+        ("c", "miss"): 1,
+    }
+    hits = pairs[pairs["outcome"] == "hit"].set_index("selection_id")
+    assert hits.loc["s2", ["annotation_id", "iou", "onset_error_s"]].tolist() == ["a_a0", 1.0, 0.0]
+    assert hits.loc["s3", "iou"] == pytest.approx(1 / 1.5)
+    assert hits.loc["s3", "offset_error_s"] == pytest.approx(0.5)
+    assert hits["score"].tolist() == [1.0, 0.0]
+    missed = pairs[pairs["outcome"] == "miss"]
+    assert missed["annotation_id"].tolist() == ["a_a2", "c_a0"]
+    assert missed["selection_id"].isna().all()
+    assert missed["onset_error_s"].isna().all()
+
+
+# evaluate_model
+
+
+def scene(random, n_calls):
+    """Annotated intervals (frames) and the detections of a network that is good, not perfect."""
+    slots = random.permutation(np.arange(5, N_FRAMES - 25, 20))
+    heights = np.concatenate([random.normal(3, 1.5, n_calls), random.normal(-0.5, 1.5, 3)])
+    starts = slots[: n_calls + 3]
+    lengths = np.where(random.random(len(starts)) < 0.7, 10, 5)  # half as long is a hit at IoU 0.4, not at 0.6
+    return starts, lengths, heights
+
+
+def corpus(seed=0, n_parts=3, labels=LABELS):
+    """Folds of a grouped cross-validation and the annotations: two recordings per group, two groups per part."""
+    random = np.random.default_rng(seed)
+    rows, logits, ids = [], {}, [f"r{i:02d}" for i in range(4 * n_parts)]
+    for number, recording_id in enumerate(ids):
+        planes = []
+        for label in labels:
+            n_calls = 0 if number % 4 == 3 else int(random.integers(1, 5))
+            starts, lengths, heights = scene(random, n_calls)
+            planes.append(bumps(starts, lengths, heights))
+            rows += [(recording_id, start * HOP_S, start * HOP_S + 1.0, label) for start in starts[:n_calls]]
+        logits[recording_id] = np.concatenate([np.stack(planes), np.full((len(labels), N_FRAMES), -9.0)])
+    annotations = pd.DataFrame(rows, columns=["recording_id", "start_s", "end_s", "label"])
+    annotations["annotation_id"] = [f"a{i}" for i in range(len(annotations))]
+    folds = []
+    for fold in range(n_parts):
+        split = {fold: "test", (fold + 1) % n_parts: "val"}
+        recordings = pd.DataFrame(
+            {"recording_id": ids, "group": [f"g{i // 2:02d}" for i in range(len(ids))], "duration_s": N_FRAMES * HOP_S}
+        ).assign(split=[split.get(i // 4, "train") for i in range(len(ids))])
+        recordings = recordings[recordings["split"] != "train"].reset_index(drop=True)
+        noise = {i: logits[i] + random.normal(0, 0.2, size=logits[i].shape) for i in recordings["recording_id"]}
+        folds.append(FoldScores(fold + 1, list(labels), recordings, noise, HOP_S, GRID))
+    return folds, annotations
+
+
+def evaluate(folds, annotations, labels=LABELS, **changes):
+    return evaluate_model(
+        folds, annotations, classes=labels, settings=SETTINGS.model_copy(update=changes), model="grouped-dense"
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return evaluate(*corpus(), iou=[0.4, 0.6])
+
+
+def test_counts_add_up(evaluation):
+    counts = evaluation.counts
+    assert (counts["tp"] + counts["fn"] == counts["n_gt"]).all()
+    assert (counts["tp"] + counts["fp"] == counts["n_pred"]).all()
+    assert (counts[["tp", "fp", "fn"]] >= 0).all(axis=None)
+    # 3 folds x 8 recordings (val and test) x 2 labels x 2 iou x (2 fixed thresholds and the selected one)
+    assert len(counts) == 3 * 8 * 2 * 2 * 3
+    assert not counts.duplicated(["fold", "split", "label", "iou", "operating_point", "recording_id"]).any()
+    assert set(table("counts", counts)) == set(counts.columns)
+
+
+def test_every_recording_is_tested_once_and_all_its_calls_count(evaluation):
+    _, annotations = corpus()
+    counts = evaluation.counts
+    tested = counts[(counts["split"] == "test") & counts["selected"] & (counts["iou"] == 0.4)]
+    for label, rows in tested.groupby("label"):
+        assert rows["recording_id"].is_unique
+        assert len(rows) == 12
+        truth = annotations.loc[annotations["label"] == label, "recording_id"].value_counts()
+        np.testing.assert_array_equal(rows.set_index("recording_id")["n_gt"].reindex(truth.index), truth)
+        assert rows["n_gt"].sum() == truth.sum() > 0
+
+
+@pytest.mark.parametrize("iou", [0.4, 0.6])
+def test_counts_and_matches_say_the_same(evaluation, iou):
+    key = ["fold", "split", "label", "recording_id"]
+    counts = evaluation.counts[evaluation.counts["selected"] & (evaluation.counts["iou"] == iou)].set_index(key)
+    matches = evaluation.matches[evaluation.matches["iou_threshold"] == iou]
+    outcomes = matches.groupby([*key, "outcome"]).size().unstack(fill_value=0).reindex(counts.index, fill_value=0)
+    for outcome, column in {"hit": "tp", "false_alarm": "fp", "miss": "fn"}.items():
+        np.testing.assert_array_equal(outcomes[outcome], counts[column])
+    assert (matches.loc[matches["outcome"] == "hit", "iou"] >= iou - 1e-9).all()
+
+
+def test_a_stricter_iou_finds_less(evaluation):
+    tp = evaluation.counts[evaluation.counts["selected"]].groupby("iou")["tp"].sum()
+    assert 0 < tp[0.6] < tp[0.4]
+
+
+def test_selections_and_counts_say_the_same(evaluation):
+    selections = evaluation.selections
+    key = ["fold", "split", "label", "recording_id"]
+    counts = evaluation.counts[evaluation.counts["selected"] & (evaluation.counts["iou"] == 0.4)].set_index(key)
+    selected = selections[selections["selected"]].groupby(key)["hit"].agg(["size", "sum"])
+    selected = selected.reindex(counts.index, fill_value=0)
+    np.testing.assert_array_equal(selected["size"], counts["n_pred"])
+    np.testing.assert_array_equal(selected["sum"], counts["tp"])
+    assert selections["selection_id"].is_unique
+    assert not selections["selected"].all(), "what was not selected is kept for the forest and for the curves"
+    assert (selections["end_s"] > selections["start_s"]).all()
+    assert selections["rf_probability"].isna().all()
+
+
+def test_fixed_thresholds_are_monotone_and_named(evaluation):
+    counts = evaluation.counts[evaluation.counts["iou"] == 0.4]
+    assert set(counts["operating_point"]) == {"selected", "0.30", "0.90"}
+    n_pred = counts.groupby(["fold", "split", "label", "operating_point"])["n_pred"].sum().unstack()
+    assert (n_pred["0.30"] >= n_pred["0.90"]).all()
+    for name, value in {"0.30": 0.3, "0.90": 0.9}.items():
+        assert counts.loc[counts["operating_point"] == name, "threshold"].to_numpy() == pytest.approx(value)
+    chosen = counts[counts["selected"]].groupby(["fold", "label"])["threshold"].unique()
+    for (fold, label), thresholds in chosen.items():
+        assert thresholds == pytest.approx([evaluation.operating_points[fold][label]["threshold"]])
+
+
+def test_operating_points_survive_json_exactly(evaluation, tmp_path):
+    write_json(tmp_path / "points.json", evaluation.operating_points)
+    again = json.loads((tmp_path / "points.json").read_text())
+    selections = evaluation.selections
+    for (fold, label), rows in selections.groupby(["fold", "label"]):
+        threshold = logit(again[str(fold)][label]["threshold"])
+        np.testing.assert_array_equal(rows["peak_score"] >= threshold, rows["selected"])
+
+
+def test_evaluation_is_deterministic(evaluation):
+    again = evaluate(*corpus(), iou=[0.4, 0.6])
+    pd.testing.assert_frame_equal(again.selections, evaluation.selections)
+    pd.testing.assert_frame_equal(again.matches, evaluation.matches)
+    pd.testing.assert_frame_equal(again.counts, evaluation.counts)
+
+
+def tampered(folds, annotations, groups, seed):
+    """Other scores, in every fold, and other labels for the recordings of `groups`."""
+    random = np.random.default_rng(seed)
+    of_groups = set().union(*(set(f.recordings.loc[f.recordings["group"].isin(groups), "recording_id"]) for f in folds))
+    changed = [
+        replace(f, logits={i: random.normal(0, 5, v.shape) if i in of_groups else v for i, v in f.logits.items()})
+        for f in folds
+    ]
+    kept = annotations[~annotations["recording_id"].isin(of_groups)]
+    rows = []
+    for number, recording_id in enumerate(sorted(of_groups)):
+        for start in random.uniform(0, N_FRAMES * HOP_S - 3, size=int(random.integers(0, 9))):
+            rows.append((recording_id, start, start + random.uniform(0.2, 3), LABELS[number % 2], f"t{len(rows)}"))
+    made = pd.DataFrame(rows, columns=["recording_id", "start_s", "end_s", "label", "annotation_id"])
+    return changed, pd.concat([made, kept], ignore_index=True)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_operating_point_never_depends_on_the_groups_that_the_fold_tests(evaluation, number):
+    folds, annotations = corpus()
+    recordings = folds[number].recordings
+    fold = folds[number].fold
+    tested = set(recordings.loc[recordings["split"] == "test", "group"])
+    changed = evaluate(*tampered(folds, annotations, tested, seed=number))
+    assert changed.operating_points[fold] == evaluation.operating_points[fold]
+    others = {k: v for k, v in changed.operating_points.items() if k != fold}
+    assert others != {k: v for k, v in evaluation.operating_points.items() if k != fold}, "the test could not fail"
+
+
+def test_validation_of_a_fold_is_every_other_group_once(evaluation):
+    folds, annotations = corpus()
+    groups = (annotations["recording_id"].str[1:].astype(int) // 2).map("g{:02d}".format)
+    for fold in folds:
+        others = annotations[~groups.isin(fold.recordings.loc[fold.recordings["split"] == "test", "group"])]
+        for label in LABELS:
+            assert evaluation.operating_points[fold.fold][label]["n_calls"] == (others["label"] == label).sum()
+
+
+def test_single_split_uses_its_own_validation_recordings():
+    folds, annotations = corpus()
+    result = evaluate(folds[:1], annotations)
+    val = folds[0].recordings.query("split == 'val'")["recording_id"]
+    for label in LABELS:
+        calls = annotations[(annotations["label"] == label) & annotations["recording_id"].isin(val)]
+        assert result.operating_points[1][label]["n_calls"] == len(calls)
+    assert set(result.counts["split"]) == {"val", "test"}
+
+
+def test_label_without_validation_calls_and_network_that_finds_nothing(tmp_path):
+    folds, annotations = corpus()
+    silent = [replace(f, logits={i: np.full_like(v, -9) for i, v in f.logits.items()}) for f in folds]
+    result = evaluate(silent, annotations[annotations["label"] == "hum"])
+    write_json(tmp_path / "points.json", result.operating_points)
+    assert len(result.selections) == 0
+    assert (result.counts["n_pred"] == 0).all()
+    assert result.counts.loc[result.counts["label"] == "hum", "fn"].sum() > 0
+    assert result.counts.loc[result.counts["label"] == "cluck", "n_gt"].sum() == 0
+    assert set(result.matches["outcome"]) == {"miss"}
+    for name, frame in {"selections": result.selections, "matches": result.matches, "counts": result.counts}.items():
+        write_table(tmp_path / f"{name}.parquet", name, frame)
+
+
+# read_fold
+
+
+def stored_fold(tmp_path, statuses, splits):
+    """A fold's files: one chunk of ten frames per status of each recording."""
+    items, path = [], tmp_path / "scores.parquet"
+    with ScoreWriter(path, ["hum"], HOP_S) as writer:
+        for recording_id, states in statuses.items():
+            for chunk, status in enumerate(states):
+                items.append({"chunk_id": f"{recording_id}_{chunk}", "recording_id": recording_id, "status": status})
+                if status == "ok":
+                    writer.write(recording_id, 10 * chunk, np.zeros((2, 10), dtype=np.float32))
+    write_table(tmp_path / "items.parquet", "items", table("items", items))
+    write_json(tmp_path / "card.json", {"median_call_s": 1.0, "short_call_s": 0.5})
+    return read_fold(
+        3,
+        card_path=tmp_path / "card.json",
+        scores_paths=[path],
+        items_paths=[tmp_path / "items.parquet"],
+        recordings=pd.DataFrame({"recording_id": list(splits), "duration_s": 2.0, "group": "not this one"}),
+        splits=pd.DataFrame(
+            {"recording_id": list(splits), "group": [f"g{i}" for i in splits], "split": list(splits.values())}
+        ),
+        decoding=DecodingSettings(off_thresholds=[0.5], onset_thresholds=[1.0], gaps=[0.5]),
+    )
+
+
+def test_reading_a_fold(tmp_path):
+    splits = {"a": "train", "b": "val", "c": "test", "d": "test"}
+    statuses = {"a": ["skipped", "skipped"], "b": ["ok", "ok"], "c": ["ok", "failed"], "d": ["ok", "ok"]}
+    fold = stored_fold(tmp_path, statuses, splits)
+    assert fold.fold == 3
+    assert fold.classes == ["hum"]
+    assert fold.frame_hop_s == HOP_S
+    assert set(fold.logits) == set(fold.recordings["recording_id"]) == {"b", "d"}, "c has a failed chunk"
+    assert fold.recordings.set_index("recording_id")["group"].to_dict() == {"b": "gb", "d": "gd"}
+    assert fold.logits["b"].shape == (2, 20)
+    assert [p.gap_s for p in fold.grid] == [0.5]
+
+
+def test_fold_with_recordings_that_no_item_mentions_is_refused(tmp_path):
+    with pytest.raises(StageError, match="fold 3 do not mention c"):
+        stored_fold(tmp_path, {"b": ["ok"]}, {"b": "val", "c": "test"})
+
+
+# summarise and with_micro
+
+
+def tally(evaluation, labels=LABELS):
+    counts = with_micro(evaluation.counts.assign(fold=evaluation.counts["fold"].astype(str)), labels)
+    ranked = evaluation.selections.assign(rank=evaluation.selections["peak_score"], iou=0.4)
+    ranked["fold"] = ranked["fold"].astype(str)
+    matches = evaluation.matches.assign(fold=evaluation.matches["fold"].astype(str))
+    return summarise(counts, ranked, matches, bootstrap=50, seed=1), counts
+
+
+def test_metrics_are_those_of_the_summed_counts(evaluation):
+    metrics, counts = tally(evaluation)
+    key = ["fold", "split", "label", "iou", "operating_point"]
+    assert not metrics.duplicated(key).any()
+    sums = counts.groupby(key)[["n_gt", "n_pred", "tp", "fp", "fn"]].sum()
+    for name in sums:
+        np.testing.assert_array_equal(metrics.set_index(key)[name], sums[name].reindex(metrics.set_index(key).index))
+    np.testing.assert_allclose(metrics["f1"], 2 * metrics["tp"] / (metrics["n_pred"] + metrics["n_gt"]))
+    np.testing.assert_allclose(metrics["false_alarms_per_hour"], metrics["fp"] / metrics["hours"])
+    assert metrics["hours"].to_numpy() == pytest.approx(4 * N_FRAMES * HOP_S / 3600)
+    assert (metrics["n_groups"] == 2).all()
+    assert metrics["note"].str.contains("only 2 groups").all()
+    shown = metrics[metrics["selected"] & (metrics["label"] != "micro")]
+    assert shown["offset_error_median_s"].notna().all()
+    assert metrics.loc[~metrics["selected"], "offset_error_median_s"].isna().all()
+    assert metrics.loc[metrics["iou"] == 0.6, "average_precision"].isna().all()
+    assert (metrics.loc[(metrics["iou"] == 0.4) & (metrics["label"] != "micro"), "average_precision"] > 0.5).all()
+
+
+def test_micro_rows_are_the_sums_over_labels_and_count_hours_once(evaluation):
+    metrics, counts = tally(evaluation)
+    key = ["fold", "split", "iou", "operating_point"]
+    parts = metrics[metrics["label"] != "micro"].groupby(key)[["n_gt", "n_pred", "tp", "fp", "fn"]].sum()
+    micro = metrics[metrics["label"] == "micro"].set_index(key)
+    assert len(micro) == len(parts)
+    for name in parts:
+        np.testing.assert_array_equal(micro[name], parts[name].reindex(micro.index))
+    assert micro["hours"].to_numpy() == pytest.approx(4 * N_FRAMES * HOP_S / 3600)
+    fixed = micro[~micro["selected"]]
+    assert fixed["threshold"].to_numpy() == pytest.approx([float(point) for *_, point in fixed.index])
+    only = counts[counts["label"] == "hum"]
+    assert with_micro(only, ["hum"]) is only, "one label has no micro row"
+
+
+def test_iou_thresholds_keep_the_order_of_the_config():
+    folds, annotations = corpus(labels=["hum"])
+    metrics, _ = tally(evaluate(folds[:1], annotations, ["hum"], iou=[0.6, 0.4]), ["hum"])
+    assert metrics["iou"].iloc[0] == 0.6, "the first decides, and readers take the first row's"
+    first = metrics.groupby(["fold", "split", "label"], sort=False)["iou"].first()
+    assert (first == 0.6).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("g1", 0)] * 6, "no annotated call: recall is undefined"),
+        ([(f"g{i}", 1) for i in range(6)], "only 6 annotated calls; no recording without calls"),
+        ([("g1", 20), ("g2", 0)], "only 2 groups"),
+        ([(f"g{i}", 5 * (i % 2)) for i in range(10)], None),
+    ],
+)
+def test_notes_warn_of_thin_ground(rows, expected):
+    counts = pd.DataFrame({"group": [g for g, _ in rows], "n_gt": [n for _, n in rows], "n_pred": 1, "tp": 0})
+    counts = counts.assign(fp=1, fn=counts["n_gt"], recording_id=[str(i) for i in range(len(rows))], duration_s=60.0)
+    keys = {"model": "m", "layer": "cnn", "fold": "1", "split": "test", "label": "hum", "iou": 0.4}
+    counts = counts.assign(**keys, operating_point="selected", threshold=0.5, selected=True)
+    nothing = table("selections", []).assign(rank=[], iou=[])
+    metrics = summarise(counts, nothing, table("matches", []), bootstrap=10, seed=1)
+    note = metrics["note"].iloc[0]
+    assert pd.isna(note) if expected is None else expected in note

@@ -1,0 +1,217 @@
+"""From frame scores to selections."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from otus.config import DecodingSettings
+from otus.selections import DecodingPoint, Segments, decode, decoding_grid, logit, smooth
+
+HOP_S = 0.1
+NEVER = np.full(1000, -9.0)  # no onset anywhere
+POINT = DecodingPoint(off_threshold=0.5, onset_threshold=0.5, gap_s=0.0, smoothing_s=0.0, min_duration_s=0.1)
+
+
+def point(**changes):
+    return DecodingPoint(**{**POINT.__dict__, **changes})
+
+
+def frames(text):
+    """Logits from a drawing: '#' is 4, '=' is 1, '.' is -4."""
+    return np.array([{"#": 4.0, "=": 1.0, ".": -4.0}[character] for character in text])
+
+
+def peaks_at(n, *where):
+    onset = np.full(n, -6.0)
+    onset[list(where)] = 5.0
+    return onset
+
+
+def spans(found: Segments):
+    """Start and end of every segment in frames."""
+    return [(round(start / HOP_S), round(end / HOP_S)) for start, end in zip(found.start_s, found.end_s, strict=True)]
+
+
+def decode_drawing(text, onset=None, **changes):
+    activity = frames(text)
+    return decode(activity, NEVER[: len(activity)] if onset is None else onset, HOP_S, point(**changes))
+
+
+def test_times_and_scores_of_a_selection():
+    activity = np.array([-2.0, -1.0, 1.0, 3.0, 2.0, -1.0])
+    found = decode(activity, NEVER[:6], HOP_S, POINT)
+    assert found.start_s == pytest.approx([0.2])
+    assert found.end_s == pytest.approx([0.5])
+    assert found.score == pytest.approx([2.0])
+    assert found.peak_score == pytest.approx([3.0])
+
+
+def test_hysteresis_lasts_down_to_the_off_threshold_but_must_reach_the_on_threshold():
+    found = decode_drawing("..==##==...==..")
+    assert spans(found) == [(2, 8), (11, 13)]
+    assert spans(found.above(0.9)) == [(2, 8)]
+    assert spans(found.above(0.6)) == [(2, 8), (11, 13)]
+    assert len(found.above(0.99)) == 0
+
+
+def test_above_includes_the_threshold_itself():
+    exactly = Segments(np.zeros(1), np.ones(1), np.array([0.0]), np.array([logit(0.3)]))
+    assert len(exactly.above(0.3)) == 1
+    assert len(exactly.above(0.3001)) == 0
+
+
+def test_gap_is_closed_up_to_its_length_only():
+    assert spans(decode_drawing("##..##...##", gap_s=0.2)) == [(0, 6), (9, 11)]
+    assert spans(decode_drawing("##..##...##", gap_s=0.1)) == [(0, 2), (4, 6), (9, 11)]
+    assert spans(decode_drawing("##..##...##", gap_s=0.3)) == [(0, 11)]
+
+
+@pytest.mark.parametrize("peak", [2, 3, 4])
+def test_gap_is_not_closed_over_an_onset_peak(peak):
+    text = "##..##"
+    assert spans(decode_drawing(text, gap_s=0.2)) == [(0, 6)]
+    assert spans(decode_drawing(text, onset=peaks_at(6, peak), gap_s=0.2)) == [(0, 2), (4, 6)]
+    assert spans(decode_drawing(text, onset=peaks_at(6, 0), gap_s=0.2)) == [(0, 6)], "that is the first call's own"
+
+
+def test_touching_calls_are_split_at_onset_peaks():
+    text = ".##########."
+    assert spans(decode_drawing(text, onset=peaks_at(12, 1, 5, 8), min_duration_s=0.2)) == [(1, 5), (5, 8), (8, 11)]
+    assert spans(decode_drawing(text, onset=peaks_at(12, 1, 5, 8), onset_threshold=1.0)) == [(1, 11)]
+    weak = np.where(peaks_at(12, 5) > 0, logit(0.4), -6.0)
+    assert spans(decode_drawing(text, onset=weak)) == [(1, 11)]
+    assert spans(decode_drawing(text, onset=weak, onset_threshold=0.3)) == [(1, 5), (5, 11)]
+
+
+def test_no_split_leaves_less_than_the_shortest_selection():
+    text = "##########"
+    for peak in (1, 2, 8, 9):
+        assert spans(decode_drawing(text, onset=peaks_at(10, peak), min_duration_s=0.3)) == [(0, 10)]
+    assert spans(decode_drawing(text, onset=peaks_at(10, 3, 5), min_duration_s=0.3)) == [(0, 3), (3, 10)]
+    assert spans(decode_drawing(text, onset=peaks_at(10, 3, 7), min_duration_s=0.3)) == [(0, 3), (3, 7), (7, 10)]
+
+
+def test_splitting_loses_nothing_when_the_shortest_selection_is_no_whole_number_of_frames():
+    # 0.34 s are more than three frames: a part of three frames would be dropped, and a piece of the call with it.
+    assert spans(decode_drawing("##########", onset=peaks_at(10, 3), min_duration_s=0.34)) == [(0, 10)]
+    assert spans(decode_drawing("##########", onset=peaks_at(10, 4), min_duration_s=0.34)) == [(0, 4), (4, 10)]
+
+
+def test_level_stretch_of_the_onset_score_is_one_peak_only_if_it_falls_on_both_sides():
+    rising, top = peaks_at(12, 3, 4, 5), peaks_at(12, 3, 4)
+    rising[5] = 6.0
+    assert spans(decode_drawing("############", onset=rising)) == [(0, 5), (5, 12)]
+    assert spans(decode_drawing("############", onset=top)) == [(0, 3), (3, 12)]
+
+
+def test_minimum_duration_is_inclusive():
+    assert spans(decode_drawing(".##.###.####", min_duration_s=0.3)) == [(4, 7), (8, 12)]
+    assert spans(decode_drawing(".##.###.####", min_duration_s=0.31)) == [(8, 12)]
+
+
+def test_short_pieces_count_together_once_their_gap_is_closed():
+    assert spans(decode_drawing(".##.##..", gap_s=0.1, min_duration_s=0.5)) == [(1, 6)]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", []), ("......", []), ("######", [(0, 6)]), ("#", [(0, 1)])])
+def test_nothing_active_and_everything_active(text, expected):
+    found = decode_drawing(text)
+    assert spans(found) == expected
+    assert {len(getattr(found, name)) for name in ("start_s", "end_s", "score", "peak_score")} == {len(expected)}
+
+
+def test_off_threshold_zero_takes_everything_and_one_nothing():
+    assert spans(decode_drawing("..##..", off_threshold=0.0)) == [(0, 6)]
+    assert spans(decode_drawing("..##..", off_threshold=1.0)) == []
+
+
+def test_smoothing_bridges_a_dropout_but_scores_are_means_of_the_raw_logits():
+    found = decode_drawing("..###.###..", smoothing_s=0.3)
+    assert spans(found) == [(2, 9)]
+    assert found.score == pytest.approx([(6 * 4 - 4) / 7])
+    assert found.peak_score == pytest.approx([4.0])
+
+
+def test_smooth_is_a_centred_mean_that_shrinks_at_the_edges():
+    scores = np.array([0.0, 3.0, 6.0, 9.0, 0.0])
+    np.testing.assert_allclose(smooth(scores, 3), [1.5, 3.0, 6.0, 5.0, 4.5])
+    np.testing.assert_allclose(smooth(scores, 2), smooth(scores, 3))
+    np.testing.assert_array_equal(smooth(scores, 1), scores)
+    np.testing.assert_allclose(smooth(scores, 99), np.full(5, scores.mean()))
+    assert len(smooth(np.zeros(0), 5)) == 0
+
+
+def test_logit():
+    assert logit(0.0) == -math.inf
+    assert logit(1.0) == math.inf
+    assert logit(0.5) == 0.0
+    assert logit(0.9) == pytest.approx(math.log(9))
+
+
+def test_grid_scales_with_the_calls_and_names_its_points():
+    settings = DecodingSettings(
+        off_thresholds=[0.1, 0.4], onset_thresholds=[0.3, 1.0], gaps=[0.0, 0.5], smoothing=0.1, min_duration=0.5
+    )
+    grid = decoding_grid(settings, median_call_s=0.6, short_call_s=0.2)
+    assert len(grid) == 8
+    assert {p.gap_s for p in grid} == {0.0, 0.3}
+    assert [p.smoothing_s for p in grid] == pytest.approx([0.06] * 8)
+    assert [p.min_duration_s for p in grid] == pytest.approx([0.1] * 8)
+    assert len({p.name() for p in grid}) == 8
+    assert grid[0].name() == "off0.1_ons0.3_gap0_smo0.06_min0.1"
+
+
+@st.composite
+def cases(draw):
+    n = draw(st.integers(0, 60))
+    values = st.floats(-8, 8, width=32)
+    activity = draw(arrays(np.float32, n, elements=values))
+    onset = draw(arrays(np.float32, n, elements=values))
+    probability = st.floats(0.05, 0.95)
+    chosen = DecodingPoint(
+        off_threshold=draw(probability),
+        onset_threshold=draw(st.one_of(probability, st.just(1.0))),
+        gap_s=draw(st.floats(0, 0.8)),
+        smoothing_s=draw(st.floats(0, 0.6)),
+        min_duration_s=draw(st.floats(0, 0.7)),
+    )
+    return activity, onset, chosen
+
+
+@given(cases())
+def test_selections_are_ordered_disjoint_inside_and_long_enough(case):
+    activity, onset, chosen = case
+    found = decode(activity, onset, HOP_S, chosen)
+    assert (found.start_s >= 0).all()
+    assert (found.end_s <= len(activity) * HOP_S + 1e-9).all()
+    assert (found.end_s[:-1] <= found.start_s[1:] + 1e-9).all()
+    assert (found.end_s - found.start_s >= max(chosen.min_duration_s, HOP_S) - 1e-6).all()
+    assert (found.peak_score >= logit(chosen.off_threshold) - 1e-9).all()
+    assert np.isfinite(found.score).all()
+
+
+@given(cases(), st.floats(0.01, 0.99))
+def test_decoding_is_deterministic_and_does_not_depend_on_the_on_threshold(case, threshold):
+    activity, onset, chosen = case
+    found, again = (decode(activity, onset, HOP_S, chosen) for _ in range(2))
+    for name in ("start_s", "end_s", "score", "peak_score"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
+    kept = found.above(threshold)
+    expected = [s for s, peak in zip(spans(found), found.peak_score, strict=True) if peak >= logit(threshold)]
+    assert spans(kept) == expected
+    assert len(found.above(0.0)) == len(found)
+
+
+@given(cases())
+def test_splitting_at_onsets_covers_the_same_frames(case):
+    activity, onset, chosen = case
+    without_gaps = DecodingPoint(**{**chosen.__dict__, "gap_s": 0.0})
+    whole = decode(activity, onset, HOP_S, DecodingPoint(**{**without_gaps.__dict__, "onset_threshold": 1.0}))
+    split = decode(activity, onset, HOP_S, without_gaps)
+    covered = [{i for start, end in spans(found) for i in range(start, end)} for found in (whole, split)]
+    assert covered[0] == covered[1]
+    assert len(split) >= len(whole)
