@@ -64,7 +64,7 @@ def test_the_data_are_on_disk_before_the_name_is(tmp_path, monkeypatch):
         fsync(descriptor)
 
     def noted_replace(source, target):
-        steps.append(("replace", os.stat(source).st_size))
+        steps.append(("replace", source.stat().st_size))
         replace(source, target)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)

@@ -12,9 +12,8 @@ def run(tmp_path, body, **environment):
     script = tmp_path / "job.py"
     start = "from otus.errors import DataError\nfrom otus.joblog import job_log\nlog = job_log('logs/deep/job.log')\n"
     script.write_text(start + body)
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, env={"PATH": "", **environment}
-    )
+    options = {"cwd": tmp_path, "env": {"PATH": "", **environment}}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, **options)
     log = (tmp_path / "logs" / "deep" / "job.log").read_text(encoding="utf-8")
     assert log == done.stderr
     assert done.stdout == ""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
@@ -112,6 +112,7 @@ rows = st.lists(st.tuples(st.floats(0, 12), lengths), max_size=14).map(
 thresholds = st.sampled_from([0.05, 0.2, 0.3, 0.4, 0.5, 0.8])
 
 
+@settings(max_examples=50, deadline=None)
 @given(rows, rows, thresholds)
 def test_pairs_are_those_of_the_plain_computation(annotations, selections, iou):
     pairs = admissible_pairs(annotations, selections, iou)
@@ -124,6 +125,7 @@ def test_pairs_are_those_of_the_plain_computation(annotations, selections, iou):
     assert len(pairs) == found.sum()
 
 
+@settings(max_examples=50, deadline=None)
 @given(rows, rows, thresholds)
 def test_matching_is_one_to_one_maximum_and_of_largest_iou(annotations, selections, iou):
     pairs = match(annotations, selections, iou)
@@ -136,6 +138,7 @@ def test_matching_is_one_to_one_maximum_and_of_largest_iou(annotations, selectio
     assert pairs.iou.sum() == pytest.approx(best, abs=1e-6)
 
 
+@settings(max_examples=50, deadline=None)
 @given(rows, rows, thresholds, st.randoms(use_true_random=False))
 def test_hits_of_every_prefix_are_a_maximum_matching(annotations, selections, iou, random):
     order = list(range(len(selections)))
@@ -146,6 +149,7 @@ def test_hits_of_every_prefix_are_a_maximum_matching(annotations, selections, io
         assert hits[order[:n]].sum() == maximum(edges[:, order[:n]])
 
 
+@settings(max_examples=50, deadline=None)
 @given(rows, rows, thresholds)
 def test_matching_does_not_care_which_side_is_which_nor_in_what_order(annotations, selections, iou):
     there, back = match(annotations, selections, iou), match(selections, annotations, iou)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
@@ -55,6 +55,7 @@ def test_curve_of_nothing():
     assert math.isnan(average_precision(points, 0))
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-8, 8), st.booleans()), min_size=1, max_size=60).filter(
         lambda v: any(h for _, h in v)
@@ -68,6 +69,7 @@ def test_average_precision_is_that_of_scikit_learn_where_all_calls_were_found(va
     assert missed_as_many == pytest.approx(average_precision_score(hit, score) / 2), "missed calls cost recall"
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=25

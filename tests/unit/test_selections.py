@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -182,6 +182,7 @@ def cases(draw):
     return activity, onset, chosen
 
 
+@settings(max_examples=50, deadline=None)
 @given(cases())
 def test_selections_are_ordered_disjoint_inside_and_long_enough(case):
     activity, onset, chosen = case
@@ -194,6 +195,7 @@ def test_selections_are_ordered_disjoint_inside_and_long_enough(case):
     assert np.isfinite(found.score).all()
 
 
+@settings(max_examples=50, deadline=None)
 @given(cases(), st.floats(0.01, 0.99))
 def test_decoding_is_deterministic_and_does_not_depend_on_the_on_threshold(case, threshold):
     activity, onset, chosen = case
@@ -206,6 +208,7 @@ def test_decoding_is_deterministic_and_does_not_depend_on_the_on_threshold(case,
     assert len(found.above(0.0)) == len(found)
 
 
+@settings(max_examples=50, deadline=None)
 @given(cases())
 def test_splitting_at_onsets_covers_the_same_frames(case):
     activity, onset, chosen = case

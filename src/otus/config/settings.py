@@ -142,6 +142,7 @@ class AugmentationSettings(_Settings):
     mix_probability: Fraction = Field(0.5, description="Chance that another cut is mixed in.")
     mix_low_db: float = Field(-8.0, description="Weakest level of the mixed-in cut.")
     mix_high_db: float = Field(3.0, description="Strongest level of the mixed-in cut.")
+    shift_bands: int = Field(0, ge=0, description="Largest shift along frequency, in bands, up or down.")
     masks: int = Field(2, ge=0, description="Number of small time masks and of small frequency masks.")
 
 
@@ -155,7 +156,9 @@ class TrainingSettings(_Settings):
         default_factory=AugmentationSettings, description="Augmentation of training cuts."
     )
     epochs: int = Field(40, ge=1, description="Largest number of epochs (one validation each).")
-    cuts_per_epoch: int = Field(320, ge=1, description="Training cuts drawn in an epoch.")
+    cuts_per_epoch: int | None = Field(
+        None, ge=1, description="Training cuts drawn in an epoch; null = so many that every call comes up, 160 or more."
+    )
     batch_size: int = Field(16, ge=1, description="Cuts in a batch.")
     cut_frames: int = Field(256, ge=16, description="Length of a training cut in frames.")
     target_share: Fraction = Field(0.6, description="Share of cuts around target clips; the rest lies around noise.")
@@ -166,6 +169,9 @@ class TrainingSettings(_Settings):
     averaging: Fraction = Field(0.98, description="Decay of the running average of the weights that is validated.")
     patience: int = Field(15, ge=1, description="Stop after this many epochs without a better validation.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train; auto takes a GPU if visible.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic of the training; auto = bf16 where the processor or GPU has it."
+    )
     threads: int = Field(1, ge=1, description="CPU threads; the last bits of the weights depend on it.")
     cache_mb: int = Field(
         2000, ge=0, description="Memory for band powers of the recordings; beyond it they are reread."

@@ -82,7 +82,7 @@ def draw_example(
     try:
         samples, rate, start = _read_around(path, row)
     except DataError as error:  # named below the root: a report that is handed on tells nothing about this machine
-        reason = str(error).replace(str(path), name).replace(f"{root}/", "")
+        reason = str(error).replace(f"{root}/", "")
         return Example(name, facts, problem=f"This recording could not be read for the report: {reason}")
     if len(samples) == 0:
         return Example(name, facts, problem=f"{name} holds no sound at {number(row['start_s'])} s.")

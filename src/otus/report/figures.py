@@ -266,7 +266,7 @@ def _draw_marks(figure: Figure, axes: Axes, marks: Sequence[Mark]) -> None:
             bottom, top = max(bottom, mark.low_hz / 1000), min(top, mark.high_hz / 1000)
         corner, length = (mark.start_s, bottom), mark.end_s - mark.start_s
         axes.add_patch(
-            Rectangle(corner, length, top - bottom, fill=False, ec=colour, ls=dashes, lw=1.9 if mark.focus else 1.0)
+            Rectangle(corner, length, top - bottom, fill=False, ec=colour, ls=dashes, lw=2.0 if mark.focus else 1.2)
         )
     kinds = [kind for kind in _MARKS if any(mark.kind == kind for mark in marks)]
     handles = [Rectangle((0, 0), 1, 1, fill=False, ec=_MARKS[k][0], ls=_MARKS[k][1], label=_MARKS[k][2]) for k in kinds]

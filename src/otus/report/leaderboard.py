@@ -59,18 +59,28 @@ def with_interval(row: Mapping[Any, Any], name: str, missing: str = "-") -> str:
     return value if missing in (value, low, high) else f"{value} [{low}, {high}]"
 
 
+def noted_rows(board: pd.DataFrame) -> dict[str, list[str]]:
+    """Return every note of the headline rows once, with the names of the rows that it is about."""
+    about: dict[str, list[str]] = {}
+    for row in board.to_dict("records"):
+        if not pd.isna(row["note"]) and row["note"]:
+            about.setdefault(str(row["note"]), []).append(f"{row['model']} {row['layer']} {row['label']}")
+    return about
+
+
 def leaderboard_text(metrics: pd.DataFrame, report_path: str | Path) -> str:
     """Return the leader board as aligned plain text of at most 100 columns, then the notes, then the report's path.
 
     Only the line with the path may be longer. Missing numbers are printed as '-'.
     """
-    board = leaderboard(metrics).to_dict("records")
-    if board:
-        lines = _aligned([_HEAD, *(_cells(row) for row in board)])
+    board = leaderboard(metrics)
+    if len(board):
+        lines = _aligned([_HEAD, *(_cells(row) for row in board.to_dict("records"))])
     else:
         lines = ["No test results: the metrics table has no pooled test row at a chosen operating point."]
-    for note in _notes(board):
-        lines += textwrap.wrap(f"Note: {note}", _COLUMNS, subsequent_indent="      ")
+    for note, rows in noted_rows(board).items():
+        text = _printable(f"Note: {note} ({', '.join(rows)})")
+        lines += textwrap.wrap(text, _COLUMNS, subsequent_indent="      ")
     return "\n".join([*lines, f"Report: {report_path}"]) + "\n"
 
 
@@ -86,16 +96,6 @@ def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
         number(row["false_alarms_per_hour"], 1),
         number(row["n_recordings"], 0),
     )
-
-
-def _notes(board: Sequence[Mapping[Any, Any]]) -> list[str]:
-    """Every note once, with the rows that it is about."""
-    about: dict[str, list[str]] = {}
-    for row in board:
-        if not pd.isna(row["note"]) and row["note"]:
-            who = " ".join(_printable(row[name]) for name in ("model", "layer", "label"))
-            about.setdefault(_printable(row["note"]), []).append(who)
-    return [f"{note} ({', '.join(rows)})" for note, rows in about.items()]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -186,7 +186,7 @@ def _what_went_in(content: ReportContent) -> dict[str, Any]:
     ]
     quarantine = content.quarantine.to_dict("records")
     kinds = content.quarantine["kind"].value_counts().sort_index()
-    failed = content.items[content.items["status"].ne("ok")]
+    failed = content.items[content.items["status"].eq("failed")]
     statuses = content.items["status"].value_counts().sort_index()
     return {
         "input_facts": input_facts,

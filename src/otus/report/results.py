@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, number, with_interval
+from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, noted_rows, number, with_interval
 
 _NONE = "–"
 
@@ -72,12 +72,8 @@ def headline(row: Row, metrics: pd.DataFrame) -> dict[str, str]:
 
 
 def notes(board: pd.DataFrame) -> list[str]:
-    """Return the warnings in the headline rows, each once, with the rows that it is about."""
-    about: dict[str, list[str]] = {}
-    for row in board.to_dict("records"):
-        if not pd.isna(row["note"]) and row["note"]:
-            about.setdefault(str(row["note"]), []).append(f"{row['model']} {row['layer']} {row['label']}")
-    return [f"{', '.join(rows)}: {note}" for note, rows in about.items()]
+    """Return the warnings in the headline rows as sentences, each once, with the rows that it is about."""
+    return [f"{', '.join(rows)}: {note}" for note, rows in noted_rows(board).items()]
 
 
 def board_table(board: pd.DataFrame) -> Table | None:

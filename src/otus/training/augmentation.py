@@ -17,7 +17,8 @@ _MASK_SHARE = 0.06
 def augment(batch: Batch, settings: AugmentationSettings, generator: torch.Generator) -> Batch:
     """Return the batch with mixing, level, slope and masks applied, drawn from `generator` (on the CPU)."""
     mixed = _mix(batch, settings, generator)
-    x = _level_and_slope(mixed.features, settings, generator)
+    x = _shift(mixed.features, settings.shift_bands, generator)
+    x = _level_and_slope(x, settings, generator)
     x = _mask(x, settings.masks, generator)
     return Batch(x.clamp(*INPUT_RANGE), mixed.activity, mixed.onset, mixed.valid)
 
@@ -39,6 +40,14 @@ def _mix(batch: Batch, settings: AugmentationSettings, generator: torch.Generato
         onset=torch.where(chosen, torch.maximum(batch.onset, batch.onset[partner]), batch.onset),
         valid=torch.where(chosen[:, :, 0], batch.valid * batch.valid[partner], batch.valid),
     )
+
+
+def _shift(x: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
+    """Move every cut up or down by whole bands; the outermost band fills the gap."""
+    n, bands, _ = x.shape
+    by = torch.randint(-most, most + 1, (n, 1), generator=generator).to(x.device)
+    source = (torch.arange(bands, device=x.device) - by).clamp(0, bands - 1)
+    return x.gather(1, source.unsqueeze(-1).expand_as(x))
 
 
 def _level_and_slope(x: torch.Tensor, settings: AugmentationSettings, generator: torch.Generator) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Training examples: stretches of recordings around clips, with a truth for every frame."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from otus.config import TrainingSettings
 from otus.frontend import Frontend, band_medians, read_band_power, relative_log_power
 
 Labels = NDArray[np.float32]
+
+#: Cuts in an epoch of a small corpus.
+_FEWEST_CUTS = 160
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,12 @@ def frame_labels(
     return activity, onset
 
 
+def cuts_per_epoch(clips: list[ClipPosition], settings: TrainingSettings) -> int:
+    """Return the number of cuts in an epoch: what the settings say, or enough for every target clip to come up."""
+    n_targets = sum(c.is_target for c in clips)
+    return settings.cuts_per_epoch or max(_FEWEST_CUTS, math.ceil(n_targets / max(settings.target_share, 0.1)))
+
+
 def draw_batches(
     store: FeatureStore,
     clips: list[ClipPosition],
@@ -113,7 +123,7 @@ def draw_batches(
     """
     targets = _shuffled_forever([c for c in clips if c.is_target], generator)
     noise = _shuffled_forever([c for c in clips if not c.is_target] or [c for c in clips if c.is_target], generator)
-    left = settings.cuts_per_epoch
+    left = cuts_per_epoch(clips, settings)
     while left > 0:
         size = min(settings.batch_size, left)
         left -= size

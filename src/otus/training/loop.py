@@ -20,7 +20,7 @@ from otus.models import DenseResnet, build_network
 from otus.seeds import derive_seed
 from otus.selections import DecodingPoint
 from otus.training.augmentation import augment
-from otus.training.cuts import Batch, ClipPosition, FeatureStore, draw_batches
+from otus.training.cuts import Batch, ClipPosition, FeatureStore, cuts_per_epoch, draw_batches
 from otus.training.validation import Validation, validate
 
 _GRADIENT_NORM = 5.0
@@ -93,7 +93,8 @@ def train_model(
     network = build_network(
         settings.architecture, bands=train.frontend.bands, n_classes=n_classes, settings=settings.network
     ).to(device)
-    state = _start(network, settings)
+    _channels_last(network)
+    state = _start(network, settings, cuts_per_epoch(clips, settings))
     if state.load(resume_path, digest):
         progress(f"resuming after epoch {len(state.records)} of {settings.epochs}")
     draw = 0.5 / max(1, sum(len(r.start_s) for r in val.recordings))
@@ -136,11 +137,11 @@ def train_model(
     )
 
 
-def _start(network: DenseResnet, settings: TrainingSettings) -> _State:
+def _start(network: DenseResnet, settings: TrainingSettings, cuts: int) -> _State:
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
     )
-    steps = settings.epochs * math.ceil(settings.cuts_per_epoch / settings.batch_size)
+    steps = settings.epochs * math.ceil(cuts / settings.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=settings.learning_rate, total_steps=steps, pct_start=0.2, cycle_momentum=False
     )
@@ -154,6 +155,13 @@ def _as_good(detection: float, before: list[dict[str, float]], draw: float) -> b
     lower learning rate.
     """
     return detection >= max((r["detection"] for r in before), default=0.0) - draw
+
+
+def _channels_last(network: DenseResnet) -> None:
+    """Order the weights of the convolutions as processors like them (a third faster on a CPU)."""
+    for weight in network.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def _stalled(records: list[dict[str, float]], patience: int, draw: float) -> bool:
@@ -172,11 +180,14 @@ def _one_epoch(
 ) -> float:
     """Train on `batches` and return the mean loss."""
     state.network.train()
+    low_precision = uses_bf16(settings.precision, device)
     losses = []
     for number, batch in enumerate(batches, start=1):
         on_device = Batch(*(getattr(batch, f).to(device) for f in ("features", "activity", "onset", "valid")))
         varied = augment(on_device, settings.augmentation, generator)
-        loss = frame_loss(state.network(varied.features), varied, settings)
+        with torch.autocast(device.type, torch.bfloat16, enabled=low_precision):
+            logits = state.network(varied.features)
+        loss = frame_loss(logits.float(), varied, settings)
         if not torch.isfinite(loss):
             raise StageError(
                 f"training: the loss is {loss.item()} in epoch {epoch}, batch {number}; "
@@ -190,6 +201,15 @@ def _one_epoch(
         _follow(state.average, state.network, settings.averaging, state.schedule.last_epoch)
         losses.append(float(loss.detach()))
     return float(np.mean(losses))
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Return whether to train in bfloat16: as the settings say, or where it is done in hardware."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def frame_loss(logits: torch.Tensor, batch: Batch, settings: TrainingSettings) -> torch.Tensor:

@@ -1,0 +1,322 @@
+"""The post-filter of a model: who is fitted on, who is judged, and what becomes of the selections."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from otus.atomic import write_json
+from otus.audio import inspect
+from otus.config import EvaluationSettings, ForestSettings
+from otus.evaluation.tally import Judged, count_per_recording, judge
+from otus.forest import feature_names, selection_features, stage
+from otus.selections import logit
+from otus.tables import table, write_table
+
+LABELS = ["hum", "cluck"]
+DURATION_S = 60.0
+THRESHOLD = 1 / (1 + np.exp(-1.0))  # logit 1
+FOREST = ForestSettings(mfcc=1).model_copy(update={"trees": 4})  # fewer than any real forest may have
+EVALUATION = EvaluationSettings(thresholds=[0.5], bootstrap=0)
+KEY = ["fold", "split", "label", "recording_id"]
+
+
+class Corpus:
+    """Recordings in groups of two, folds (or one split), calls, and what a network found of them.
+
+    Hits last 1 s and false alarms 0.6 s, so that their length tells them apart. Every fourth recording has no call,
+    and every sixth has nothing found in it.
+    """
+
+    def __init__(self, n=18, folds=3, false_alarms=4, labels=LABELS, seed=0):
+        random = np.random.default_rng(seed)
+        ids = [f"r{i:02d}" for i in range(n)]
+        group = {r: f"g{i // 2:02d}" for i, r in enumerate(ids)}
+        part = {r: (i // 2) % 3 for i, r in enumerate(ids)}
+        self.recordings = pd.DataFrame({"recording_id": ids, "path": [f"{r}.wav" for r in ids]}).assign(
+            duration_s=DURATION_S, n_samples=int(8000 * DURATION_S), sample_rate=8000, channels=1, subtype="PCM_16"
+        )
+        self.folds = list(range(1, folds + 1))
+        sides = [{k: "test", (k + 1) % 3: "val"} for k in range(folds)]
+        self.splits = pd.DataFrame(
+            [(r, group[r], k + 1, side.get(part[r], "train")) for k, side in enumerate(sides) for r in ids],
+            columns=["recording_id", "group", "fold", "split"],
+        )
+        calls, found = [], []
+        for i, r in enumerate(ids):
+            for label in labels:
+                slots = random.permutation(np.arange(1, 55, 3))
+                n_calls = 0 if i % 4 == 3 else 3
+                for slot in slots[:n_calls]:
+                    calls.append((f"a{len(calls)}", r, slot, slot + 1.0, label))
+                if i % 6 == 5:
+                    continue
+                found += [(r, label, s + 0.1, s + 1.1, random.normal(2.5, 1.5)) for s in slots[:n_calls]]
+                found += [(r, label, s, s + 0.6, random.normal(1, 1.5)) for s in slots[n_calls:][:false_alarms]]
+        self.annotations = pd.DataFrame(calls, columns=["annotation_id", "recording_id", "start_s", "end_s", "label"])
+        rows = pd.DataFrame(found, columns=["recording_id", "label", "start_s", "end_s", "peak_score"])
+        rows = rows.merge(self.splits[self.splits["split"] != "train"], on="recording_id")
+        rows["hit"] = rows["end_s"] - rows["start_s"] > 0.9
+        rows["selected"] = rows["peak_score"] >= logit(THRESHOLD)
+        number = rows.groupby(["fold", "label", "recording_id"]).cumcount().astype(str)
+        rows["selection_id"] = (
+            "m_f" + rows["fold"].astype(str) + "_" + rows["label"] + "_" + rows["recording_id"] + "_s" + number
+        )
+        rows = rows.assign(score=rows["peak_score"] - 1, model="m", layer="cnn", operating_point="p")
+        self.selections = table("selections", rows.drop(columns="group"))
+        self.points = {fold: {label: {"threshold": THRESHOLD} for label in labels} for fold in self.folds}
+        self.labels = labels
+
+    def group_of(self):
+        return self.splits.drop_duplicates("recording_id").set_index("recording_id")["group"]
+
+    def filtered(self, root, *, settings=FOREST, evaluation=EVALUATION, selections=None, annotations=None, seed=5):
+        return stage.filter_model(
+            root,
+            self.selections if selections is None else selections,
+            self.recordings,
+            self.annotations if annotations is None else annotations,
+            self.splits,
+            self.points,
+            targets=self.labels,
+            settings=settings,
+            evaluation=evaluation,
+            window_s=0.02,
+            low_hz=100.0,
+            high_hz=4000.0,
+            seed=seed,
+            progress=lambda text: None,
+        )
+
+    def cnn_counts(self):
+        """What evaluation would count at the chosen threshold."""
+        parts = []
+        for (fold, label), rows in self.selections.groupby(["fold", "label"]):
+            tested = (self.splits["fold"] == fold) & (self.splits["split"] == "test")
+            searched = self.recordings[self.recordings["recording_id"].isin(self.splits.loc[tested, "recording_id"])]
+            searched = searched.assign(group="g")
+            calls = self.annotations[self.annotations["label"] == label]
+            calls = calls[calls["recording_id"].isin(searched["recording_id"])]
+            judged = Judged(rows[rows["split"] == "test"].assign(rank=rows["peak_score"]), calls, searched)
+            counts = count_per_recording(judged, judge(judged, 0.4), {"selected": logit(THRESHOLD)}, "selected")
+            parts.append(counts.assign(fold=fold, label=label, split="test"))
+        return pd.concat(parts).set_index(KEY).sort_index()
+
+
+def features_without_sound(path, info, start_s, end_s, score, *, n_mfcc, **band):
+    """Score, number of the recording, and length."""
+    values = np.zeros((len(start_s), len(feature_names(n_mfcc))))
+    values[:, 0], values[:, 1] = score, int(path.stem[1:])
+    values[:, 2] = np.asarray(end_s) - np.asarray(start_s)
+    return values
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """No audio is read."""
+    monkeypatch.setattr(stage, "selection_features", features_without_sound)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return Corpus()
+
+
+@pytest.fixture(scope="module")
+def filtered(corpus):
+    """The layer of that corpus at two IoU thresholds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "selection_features", features_without_sound)
+        return corpus.filtered(Path("nowhere"), evaluation=EvaluationSettings(iou=[0.4, 0.9], thresholds=[0.5]))
+
+
+def chosen(counts, split="test"):
+    wanted = counts["selected"] & (counts["split"] == split) & (counts.get("iou", 0.4) == 0.4)
+    return counts[wanted].set_index(KEY).sort_index()
+
+
+@pytest.mark.parametrize("folds", [3, 1], ids=["cross-validation", "single split"])
+def test_no_group_is_judged_by_a_forest_that_saw_it(silent, monkeypatch, tmp_path, folds):
+    corpus, seen = Corpus(n=12, folds=folds), []
+    fit = stage.fit_fold
+
+    def spy(features, hits, groups, judged, **options):
+        seen.append((features[:, 1].astype(int), np.asarray(groups), judged[:, 1].astype(int)))
+        return fit(features, hits, groups, judged, **options)
+
+    monkeypatch.setattr(stage, "fit_fold", spy)
+    corpus.filtered(tmp_path)
+    group_of = corpus.group_of()
+    assert len(seen) == len(corpus.folds) * len(LABELS)
+    for number, (fitted, groups, judged) in enumerate(seen):
+        fitted_ids, judged_ids = ([f"r{i:02d}" for i in rows] for rows in (fitted, judged))
+        assert groups.tolist() == group_of[fitted_ids].tolist(), "inner folds are by group, too"
+        assert not set(group_of[fitted_ids]) & set(group_of[judged_ids])
+        fold = corpus.folds[number // len(LABELS)]
+        side = corpus.splits[corpus.splits["fold"] == fold].set_index("recording_id")["split"]
+        assert set(side[judged_ids]) == {"test"}
+        if folds == 1:
+            assert set(side[fitted_ids]) == {"val"}
+        else:
+            assert set(side[fitted_ids]) == {"train", "val"}, "all other folds' test recordings"
+
+
+def test_forest_of_a_fold_does_not_depend_on_what_it_judges(silent, tmp_path):
+    corpus = Corpus(labels=["hum"])
+    before = corpus.filtered(tmp_path).forests
+    ids = set(corpus.splits.query("fold == 2 and split == 'test'")["recording_id"])
+    own = (corpus.selections["fold"] == 2) & (corpus.selections["split"] == "test")
+    selections = corpus.selections.assign(
+        hit=corpus.selections["hit"] & ~own, score=corpus.selections["score"] + 3.0 * own
+    )
+    more = corpus.annotations[corpus.annotations["recording_id"].isin(ids)]
+    annotations = pd.concat([corpus.annotations, more.assign(start_s=57.0, end_s=59.0)], ignore_index=True)
+    after = corpus.filtered(tmp_path, selections=selections, annotations=annotations).forests
+    for old, new in zip(before, after, strict=True):
+        same = (old.threshold, old.candidate_step, old.n_hits) == (new.threshold, new.candidate_step, new.n_hits)
+        rows = np.random.default_rng(0).normal(1, 1, size=(50, len(feature_names(1))))
+        same &= bool((old.forest.predict_proba(rows) == new.forest.predict_proba(rows)).all())
+        assert same == (old.fold == 2)
+
+
+def test_forest_that_knows_the_answer_removes_false_alarms(corpus, filtered):
+    assert {(f.fold, f.label) for f in filtered.forests} == {(k, label) for k in corpus.folds for label in LABELS}
+    assert all(f.forest is not None and f.reason == "" for f in filtered.forests)
+    with_forest, without = chosen(filtered.counts), corpus.cnn_counts()
+    assert with_forest["fp"].sum() < 0.2 * without["fp"].sum()
+    assert with_forest["tp"].sum() >= without["tp"].sum()
+    assert set(filtered.selections["layer"]) == {"cnn+rf"}
+    assert filtered.selections["rf_probability"].between(0, 1).all()
+
+
+def test_candidates_reach_below_the_networks_threshold_but_not_to_the_bottom(corpus, filtered):
+    assert any(f.candidate_step < 1 for f in filtered.forests)
+    for (fold, label), rows in filtered.selections.groupby(["fold", "label"]):
+        own = corpus.selections[(corpus.selections["fold"] == fold) & (corpus.selections["label"] == label)]
+        val_hits = own.loc[(own["split"] == "val") & own["hit"], "peak_score"]
+        lowest = min(np.quantile(val_hits, 0.05), 1.0)
+        assert rows.loc[rows["split"] == "test", "peak_score"].min() >= lowest - 1e-9
+
+
+@pytest.mark.parametrize("folds", [3, 1])
+def test_without_a_forest_the_layer_is_the_networks_own(silent, tmp_path, folds):
+    corpus = Corpus(folds=folds, false_alarms=0)
+    filtered = corpus.filtered(tmp_path)
+    assert all(f.forest is None and "0 false alarms" in f.reason for f in filtered.forests)
+    columns = ["n_gt", "n_pred", "tp", "fp", "fn", "duration_s"]
+    pd.testing.assert_frame_equal(chosen(filtered.counts)[columns], corpus.cnn_counts()[columns], check_dtype=False)
+    own = corpus.selections.query("split == 'test' and selected").sort_values("selection_id", ignore_index=True)
+    kept = filtered.selections.query("split == 'test' and selected").sort_values("selection_id", ignore_index=True)
+    same = ["selection_id", "recording_id", "start_s", "end_s", "label", "score", "peak_score", "model", "fold", "hit"]
+    pd.testing.assert_frame_equal(kept[same], own[same])
+    assert (kept["rf_probability"] == 1.0).all()
+
+
+def test_every_recording_is_counted_also_without_candidates(corpus, filtered):
+    counts = chosen(filtered.counts)
+    assert len(counts) == 18 * len(LABELS)
+    assert counts.index.is_unique
+    empty = counts[counts["n_pred"] == 0].reset_index()
+    assert {"r05", "r17"} <= set(empty["recording_id"])
+    assert (
+        empty.set_index("recording_id").loc["r05", "fn"].sum() == corpus.annotations["recording_id"].eq("r05").sum() > 0
+    )
+    assert counts["n_gt"].sum() == len(corpus.annotations)
+    assert (counts["tp"] + counts["fn"] == counts["n_gt"]).all()
+    assert (counts["tp"] + counts["fp"] == counts["n_pred"]).all()
+
+
+def test_nothing_found_at_test_time(silent, tmp_path):
+    corpus = Corpus()
+    only_val = corpus.selections[corpus.selections["split"] == "val"]
+    filtered = corpus.filtered(tmp_path, selections=only_val)
+    assert all(f.forest is None for f in filtered.forests)
+    counts = chosen(filtered.counts)
+    assert counts["n_pred"].sum() == 0
+    assert counts["n_gt"].sum() == len(corpus.annotations)
+    assert len(filtered.selections) == 0
+
+
+def test_matches_and_counts_say_the_same_at_every_iou(filtered, tmp_path):
+    for iou in (0.4, 0.9):
+        counts = filtered.counts[filtered.counts["selected"] & (filtered.counts["iou"] == iou)].set_index(KEY)
+        matches = filtered.matches[filtered.matches["iou_threshold"] == iou]
+        outcomes = matches.groupby([*KEY, "outcome"]).size().unstack(fill_value=0).reindex(counts.index, fill_value=0)
+        for outcome, column in {"hit": "tp", "false_alarm": "fp", "miss": "fn"}.items():
+            np.testing.assert_array_equal(outcomes.get(outcome, 0 * counts[column]), counts[column])
+    strict = filtered.counts[filtered.counts["iou"] == 0.9]
+    assert strict["tp"].sum() == 0, "hits are shifted by a tenth: 0.82"
+    assert filtered.selections["hit"].any(), "hits are told at the deciding threshold"
+    for name, frame in {
+        "selections": filtered.selections,
+        "matches": filtered.matches,
+        "counts": filtered.counts,
+    }.items():
+        write_table(tmp_path / f"{name}.parquet", name, frame)
+
+
+def test_same_seed_same_tables(silent, tmp_path):
+    corpus = Corpus(folds=1, labels=["hum"])
+    first, second, other = (corpus.filtered(tmp_path, seed=seed) for seed in (5, 5, 6))
+    pd.testing.assert_frame_equal(first.selections, second.selections)
+    pd.testing.assert_frame_equal(first.counts, second.counts)
+    assert not first.selections["rf_probability"].equals(other.selections["rf_probability"])
+
+
+def test_forest_without_use_leaves_the_networks_threshold_alone(monkeypatch, tmp_path):
+    def blind(path, info, start_s, end_s, score, *, n_mfcc, **band):
+        return np.zeros((len(start_s), len(feature_names(n_mfcc))))
+
+    monkeypatch.setattr(stage, "selection_features", blind)
+    corpus = Corpus(labels=["hum"])
+    own = corpus.selections["peak_score"] >= 1.0  # nothing below the network's threshold, so only its point is there
+    filtered = corpus.filtered(tmp_path, selections=corpus.selections[own])
+    assert all(f.forest is not None for f in filtered.forests)
+    assert [(f.candidate_step, f.threshold) for f in filtered.forests] == [(1.0, 0.0)] * 3, "a draw changes nothing"
+    columns = ["n_gt", "n_pred", "tp", "fp", "fn"]
+    pd.testing.assert_frame_equal(chosen(filtered.counts)[columns], corpus.cnn_counts()[columns], check_dtype=False)
+
+
+def test_forests_are_saved_with_what_applying_them_needs(filtered, monkeypatch, tmp_path):
+    saved = {}
+    monkeypatch.setattr(stage, "save_forest", lambda path, forest, facts: saved.update({path: (forest, facts)}))
+    none = stage.FittedForest("m", 4, "hum", None, "There are only 2 hits.", 0.5, 1.0, 7, 2, 3)
+    summary = stage.save_forests(tmp_path / "forests", [*filtered.forests, none], FOREST)
+    write_json(tmp_path / "forests.json", summary)
+    assert [path.name for path in saved] == [s["file"] for s in summary[:-1]]
+    assert summary[-1] == {k: v for k, v in none.__dict__.items() if k != "forest"}
+    for fitted, facts, (forest, card) in zip(filtered.forests, summary[:-1], saved.values(), strict=True):
+        assert forest is fitted.forest
+        assert card["feature_names"] == list(feature_names(1))
+        wanted = ("model", "fold", "label", "threshold", "candidate_step")
+        assert [card[k] for k in wanted] == [facts[k] for k in wanted] == [getattr(fitted, k) for k in wanted]
+        assert sum(facts["importances"].values()) <= 1 + 1e-9
+
+
+def test_features_go_to_the_selection_that_they_describe(tmp_path, monkeypatch):
+    random = np.random.default_rng(3)
+    corpus = Corpus(n=12, labels=["hum"])
+    rate, n = 2000, int(2000 * DURATION_S) - 700
+    corpus.recordings = corpus.recordings.assign(n_samples=n, sample_rate=rate, duration_s=n / rate)
+    for path in corpus.recordings["path"]:
+        soundfile.write(tmp_path / path, random.normal(0, 0.1, n), rate, subtype="PCM_16")
+    last = corpus.selections["selection_id"] == corpus.selections.query("split == 'test'")["selection_id"].iloc[0]
+    over = corpus.selections.assign(
+        start_s=corpus.selections["start_s"].mask(last, n / rate - 0.5),
+        end_s=corpus.selections["end_s"].mask(last, n / rate + 0.002),  # the last frame reaches beyond the end
+    )
+    caught = []
+    sides = stage._sides
+    monkeypatch.setattr(stage, "_sides", lambda *args: caught.append(args) or sides(*args))
+    corpus.filtered(tmp_path, selections=over)
+    _, _, candidates, features, *_ = caught[0]
+    assert len(candidates) == len(features) > 20
+    assert (candidates["end_s"] > n / rate).sum() == 1
+    for row in random.choice(len(candidates), 10, replace=False):
+        one = candidates.iloc[[row]]
+        path = tmp_path / f"{one['recording_id'].iloc[0]}.wav"
+        band = {"window_s": 0.02, "low_hz": 100.0, "high_hz": 1000.0, "n_mfcc": 1}
+        expected = selection_features(path, inspect(path), one["start_s"], one["end_s"], one["score"], **band)
+        np.testing.assert_allclose(features[row], expected[0], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,208 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otus.config import SplitSettings
+from otus.datasets import make_splits
+from otus.datasets.splits import deal
+from otus.errors import DataError
+from otus.tables import SCHEMAS, table
+
+SIDES = {"train", "val", "test"}
+
+
+def corpus(groups, *, given_splits=None, target="hum"):
+    """Tables of recordings and annotations; `groups` lists, per group, the number of calls of each recording."""
+    recordings, annotations = [], []
+    for g, calls_of in enumerate(groups):
+        for i, calls in enumerate(calls_of):
+            name = f"g{g:02d}_r{i}"
+            sides = given_splits[g] if given_splits else None
+            given_split = sides[i] if isinstance(sides, list) else sides
+            recordings.append(
+                {
+                    "recording_id": name, "path": f"{name}.wav", "group": f"g{g:02d}", "duration_s": 60.0,
+                    "n_samples": 6000, "sample_rate": 100, "labelled": True, "readable": True,
+                    "given_split": given_split,
+                }
+            )  # fmt: skip
+            annotations += [
+                {"annotation_id": f"{name}_a{c}", "recording_id": name, "start_s": c, "end_s": c + 0.5, "label": target}
+                for c in range(calls)
+            ]
+    return table("recordings", recordings), table("annotations", annotations)
+
+
+def split(tables, targets=("hum",), seed=1, **values):
+    return make_splits(*tables, targets=targets, settings=SplitSettings(**values), seed=seed)
+
+
+GROUPS_WITH_CALLS = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=3), min_size=3, max_size=12)
+
+
+@settings(max_examples=35, deadline=None)
+@given(GROUPS_WITH_CALLS, st.integers(3, 12), st.integers(0, 2**40))
+def test_folds(groups, folds, seed):
+    tables = corpus(groups)
+    if folds > len(groups):
+        with pytest.raises(DataError, match=rf"{len(groups)} groups cannot make {folds} folds"):
+            split(tables, seed=seed, folds=folds)
+        return
+    found = split(tables, seed=seed, folds=folds)
+    assert list(found.columns) == list(SCHEMAS["splits"])
+    assert sorted(found["fold"].unique()) == list(range(1, folds + 1))
+    for _, own in found.groupby("fold"):
+        assert sorted(own["recording_id"]) == sorted(tables[0]["recording_id"])
+        assert (own.groupby("group")["split"].nunique() == 1).all()  # no group on two sides
+        assert set(own["split"]) == SIDES
+    for side in ("test", "val"):
+        times = found[found["split"] == side].groupby("recording_id").size()
+        assert len(times) == len(tables[0]) and (times == 1).all()  # exactly once
+
+
+@settings(max_examples=35, deadline=None)
+@given(GROUPS_WITH_CALLS, st.floats(0.05, 0.9), st.floats(0.05, 0.9), st.integers(0, 2**40))
+def test_one_split_by_fractions_has_all_sides(groups, test_fraction, val_fraction, seed):
+    found = split(corpus(groups), seed=seed, test_fraction=test_fraction, val_fraction=val_fraction)
+    assert found["fold"].eq(1).all() and found["recording_id"].is_unique
+    assert (found.groupby("group")["split"].nunique() == 1).all()
+    assert set(found["split"]) == SIDES
+
+
+def share_of(tables, found, side):
+    """Shares of calls and of recordings that stand on `side`, over all folds and per fold."""
+    calls = tables[1].groupby("recording_id").size()
+    own = found[found["split"] == side]
+    per_fold = own["recording_id"].map(calls).fillna(0).groupby(own["fold"]).sum() / calls.sum()
+    return per_fold.to_numpy(), (own.groupby("fold").size() / len(tables[0])).to_numpy()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_calls_and_recordings_are_shared_out_evenly(seed):
+    generator = np.random.default_rng(seed)
+    groups = [generator.lognormal(2, 0.7, generator.integers(1, 5)).round().astype(int).tolist() for _ in range(40)]
+    tables = corpus(groups)
+    for calls, recordings in (share_of(tables, split(tables, seed=seed, folds=5), side) for side in ("test", "val")):
+        assert np.abs(calls - 0.2).max() < 0.05 and np.abs(recordings - 0.2).max() < 0.05
+    single = split(tables, seed=seed, test_fraction=0.3, val_fraction=0.5)
+    for side, expected in (("test", 0.3), ("val", 0.35), ("train", 0.35)):
+        calls, recordings = share_of(tables, single, side)
+        assert abs(calls[0] - expected) < 0.07 and abs(recordings[0] - expected) < 0.07
+
+
+def test_every_target_label_is_shared_out():
+    tables = corpus([[4]] * 10)
+    rare = tables[1].iloc[::13].copy()
+    rare["label"] = "bark"
+    holders = set(rare["recording_id"])
+    both = table("annotations", [*tables[1].to_dict("records"), *rare.to_dict("records")])
+    found = split((tables[0], both), targets=("hum", "bark"), folds=3)
+    tested = found[(found["split"] == "test") & found["recording_id"].isin(holders)]
+    assert len(holders) >= 3 and set(tested["fold"]) == {1, 2, 3}
+
+
+def test_the_same_seed_gives_the_same_split_in_whatever_order_the_tables_are():
+    tables = corpus([[3, 1], [2], [5], [1, 1], [2], [4], [2, 2]])
+    for settings_of in ({"folds": 3}, {"test_fraction": 0.4}):
+        first = split(tables, **settings_of)
+        shuffled = tuple(t.sample(frac=1, random_state=3) for t in tables)
+        assert first.equals(split(tables, **settings_of)) and first.equals(split(shuffled, **settings_of))
+        assert any(not first.equals(split(tables, seed=seed, **settings_of)) for seed in range(2, 12))
+
+
+def test_only_readable_and_labelled_recordings_are_split():
+    recordings, annotations = corpus([[1], [1], [1], [1], [1]])
+    recordings.loc[3, "labelled"] = False
+    recordings.loc[4, "readable"] = False
+    found = split((recordings, annotations), folds=3)
+    assert set(found["recording_id"]) == {"g00_r0", "g01_r0", "g02_r0"}
+
+
+def test_recordings_without_calls_are_split_too():
+    found = split(corpus([[1, 0], [1, 0, 0], [2, 0]]), folds=3)
+    assert found.groupby("fold").size().tolist() == [7, 7, 7]
+
+
+def test_too_few_groups():
+    with pytest.raises(DataError, match="2 groups are too few for train, val and test; choose a finer"):
+        split(corpus([[1, 1, 1], [1, 1, 1]]))
+    with pytest.raises(DataError, match="4 groups cannot make 5 folds"):
+        split(corpus([[1], [1], [1], [1]]), folds=5)
+
+
+def test_no_call_of_a_target():
+    tables = corpus([[1], [1], [1]], target="bark")
+    with pytest.raises(DataError, match="no labelled recording holds a call of hum, buzz; nothing to train on"):
+        split(tables, targets=("hum", "buzz"), folds=3)
+    with pytest.raises(DataError, match="no labelled recording"):
+        split((tables[0].iloc[:0], tables[1]), targets=("bark",), folds=3)
+
+
+@pytest.mark.parametrize("values", [{"folds": 3}, {}])
+def test_a_side_without_a_call(values):
+    """All calls are in one group, so that two sides have none."""
+    with pytest.raises(DataError, match=r"prepare: fold 1 has no target call in its (train|val|test) recordings"):
+        split(corpus([[9], [0], [0], [0]]), **values)
+
+
+def test_calls_in_recordings_that_are_left_out_do_not_count():
+    recordings, annotations = corpus([[1], [1], [1]])
+    recordings.loc[1, "labelled"] = False
+    with pytest.raises(DataError):
+        split((recordings, annotations), folds=3)
+
+
+def test_a_given_split_is_kept():
+    found = split(corpus([[1, 1], [1], [1], [1]], given_splits=["train", "val", "test", "train"]))
+    sides = dict(zip(found["recording_id"], found["split"], strict=True))
+    assert sides == {"g00_r0": "train", "g00_r1": "train", "g01_r0": "val", "g02_r0": "test", "g03_r0": "train"}
+    assert found["fold"].eq(1).all()
+
+
+def test_validation_is_drawn_from_train_if_the_given_split_names_none():
+    given_splits = ["train"] * 9 + ["test"] * 3
+    found = split(corpus([[2, 1]] * 12, given_splits=given_splits), val_fraction=0.33)
+    sides = found.groupby("group")["split"].agg(set)
+    assert all(sides[f"g{g:02d}"] == {"test"} for g in (9, 10, 11))
+    drawn = [sides[f"g{g:02d}"] for g in range(9)]
+    assert drawn.count({"val"}) == 3 and drawn.count({"train"}) == 6
+
+
+def test_a_group_on_both_sides_of_a_given_split_is_named_with_its_files():
+    tables = corpus([[1, 1, 1], [1], [1], [1]], given_splits=[["train", "test", "train"], "train", "val", "test"])
+    with pytest.raises(DataError) as error:
+        split(tables)
+    assert str(error.value) == (
+        "recordings sheet: group 'g00' stands on both sides of the split (g00_r1.wav in test, g00_r0.wav in train); "
+        "choose one."
+    )
+
+
+def test_folds_and_a_given_split_exclude_each_other():
+    with pytest.raises(DataError, match=r"the recordings sheet gives a split, so split\.folds must go"):
+        split(corpus([[1], [1], [1]], given_splits=["train", "val", "test"]), folds=3)
+
+
+def test_a_given_split_of_only_some_recordings_is_refused():
+    with pytest.raises(DataError, match=r"1 labelled recordings have no split, the first is g03_r0\.wav"):
+        split(corpus([[1], [1], [1], [1]], given_splits=["train", "val", "test", [None]]))
+
+
+def test_a_given_split_without_a_test_side_is_refused():
+    with pytest.raises(DataError, match="no target call in its test recordings"):
+        split(corpus([[1], [1], [1]], given_splits=["train", "val", "train"]))
+
+
+@settings(max_examples=35, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(1, 5)), min_size=1, max_size=30),
+    st.lists(st.floats(0.05, 1), min_size=1, max_size=6),
+    st.integers(0, 100),
+)
+def test_dealing_fills_every_bin_if_it_can(loads, shares, seed):
+    bins = deal(np.asarray(loads, dtype=float), [s / sum(shares) for s in shares], seed)
+    assert len(bins) == len(loads) and bins.min() >= 0 and bins.max() < len(shares)
+    assert len(set(bins.tolist())) >= min(len(loads), len(shares)) or len(loads) > len(shares)
+    if len(loads) >= len(shares):
+        assert set(bins.tolist()) == set(range(len(shares)))
