@@ -54,8 +54,9 @@ def main() -> None:
         for row in rows.itertuples():
             found.setdefault(f"{row.model} {row.layer} {row.label}", []).append(row.f1)
             print(
-                f"seed {seed} {row.model} {row.layer} {row.label}: F1 {row.f1:.3f} [{row.f1_low:.3f}, {row.f1_high:.3f}] "
-                f"tp {row.tp} fp {row.fp} fn {row.fn} AP {row.average_precision:.3f}; {wall:.0f} s wall, {cpu:.0f} s CPU",
+                f"seed {seed} {row.model} {row.layer} {row.label}: "
+                f"F1 {row.f1:.3f} [{row.f1_low:.3f}, {row.f1_high:.3f}] tp {row.tp} fp {row.fp} fn {row.fn} "
+                f"AP {row.average_precision:.3f}; {wall:.0f} s wall, {cpu:.0f} s CPU",
                 flush=True,
             )
     for name, values in found.items():

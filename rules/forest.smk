@@ -13,9 +13,9 @@ rule filter_selections:
     input:
         recordings=rules.take_inventory.output.recordings,
         annotations=rules.take_inventory.output.annotations,
-        splits=rules.make_dataset.output.splits,
         card=expand(rules.train_model.output.card, fold=FOLDS[0], allow_missing=True),
         selections=rules.evaluate_model.output.selections,
+        counts=rules.evaluate_model.output.counts,
         points=rules.evaluate_model.output.points,
     output:
         selections=f"{RESULTS}/forest/{{dataset}}-{{training}}/selections.parquet",

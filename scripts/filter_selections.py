@@ -17,9 +17,9 @@ settings = ForestSettings.model_validate(params.forest)
 filtered = filter_model(
     Path(params.root),
     read_table(files.selections, "selections"),
+    read_table(files.counts, "counts"),
     read_table(files.recordings, "recordings"),
     read_table(files.annotations, "annotations"),
-    read_table(files.splits, "splits"),
     {int(fold): points for fold, points in read_json(files.points).items()},
     targets=params.targets,
     settings=settings,

@@ -13,11 +13,6 @@ from numpy.typing import NDArray
 
 from otus.errors import DataError
 
-#: Suffixes (lower case) that are taken for audio; libsndfile decides what it can really read.
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf"}
-)
-
 #: Samples added on either side of a stretch before resampling, so that the filter has settled (soxr HQ); at least so
 #: many of the recording, and at least so many at the target rate, which is where strong downsampling needs them.
 _SETTLE_SAMPLES, _SETTLE_RESAMPLED = 2048, 128

@@ -11,7 +11,7 @@ from pathlib import Path
 from otus.config import CorpusSettings
 from otus.errors import DataError
 
-#: Suffixes (lower case) taken for audio. Equal to `otus.audio.AUDIO_SUFFIXES`, which is too heavy to import here.
+#: Suffixes (lower case) taken for audio; libsndfile decides what it can really read.
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf"}
 )

@@ -38,7 +38,7 @@ def test_every_sample_is_in_one_chunk(lengths, chunk_s, context_s, shards, with_
         starts, ends = own["start_sample"].tolist(), own["end_sample"].tolist()
         assert starts[0] == 0 and starts[1:] == ends[:-1] and ends[-1] == n
         sizes = [end - start for start, end in zip(starts, ends, strict=True)]
-        assert 0 < min(sizes) and max(sizes) <= math.ceil(chunk_s * rate) and max(sizes) - min(sizes) <= 1
+        assert min(sizes) > 0 and max(sizes) <= math.ceil(chunk_s * rate) and max(sizes) - min(sizes) <= 1
         context = math.ceil(context_s * rate)
         assert own["context_left"].tolist() == [min(context, start) for start in starts]
         assert own["context_right"].tolist() == [min(context, n - end) for end in ends]
@@ -67,6 +67,12 @@ def test_the_order_of_the_recordings_does_not_matter():
     rows = [recording(i, 1000 + 37 * i) for i in range(12)]
     forward = make_chunks(table("recordings", rows), ChunkSettings(chunk_s=5, shards=4))
     assert forward.equals(make_chunks(table("recordings", rows[::-1]), ChunkSettings(chunk_s=5, shards=4)))
+
+
+def test_long_recordings_do_not_come_last():
+    rows = [recording(i, n) for i, n in enumerate([100, 100, 100, 100, 400])]
+    chunks = make_chunks(table("recordings", rows), ChunkSettings(shards=2))
+    assert (chunks["end_sample"] - chunks["start_sample"]).groupby(chunks["shard"]).sum().tolist() == [400, 400]
 
 
 def test_more_shards_than_chunks_are_no_error():

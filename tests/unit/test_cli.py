@@ -263,7 +263,9 @@ def test_what_nobody_expected_is_not_hidden(monkeypatch):
         main(["schema"])
 
 
-def test_a_reader_that_goes_away_is_no_error(corpus, tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # the pipe is found broken at the end, or at the first line
+def test_a_reader_that_goes_away_is_no_error(corpus, tmp_path, monkeypatch, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     config = write_config(tmp_path / "c.yaml", corpus)
     reading, writing = os.pipe()
     os.close(reading)

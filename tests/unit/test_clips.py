@@ -165,19 +165,17 @@ def test_the_same_seed_gives_the_same_clips():
 
 
 def test_noise_is_drawn_in_proportion_to_the_room():
-    """300, 600 and 900 s of free time, of which the calls take little."""
-    rows = [(f"r{i:02d}", 10 * k, 10 * k + 1, "hum") for i in range(3) for k in range(5)]
-    counts, positions = np.zeros(3), []
-    for seed in range(12):
-        clips = clips_of([300, 600, 900], rows, seed=seed, noise_per_target=4, margin_s=0)
-        mined = clips[clips["origin"] == "mined"]
-        assert len(mined) == 60
-        counts += mined["recording_id"].value_counts().reindex(["r00", "r01", "r02"], fill_value=0).to_numpy()
-        positions += (mined.loc[mined["recording_id"] == "r02", "start_sample"] / (900 * RATE)).tolist()
-    shares = counts / counts.sum()
-    np.testing.assert_allclose(shares, [1 / 6, 1 / 3, 1 / 2], atol=0.07)  # 720 draws: standard errors below 0.02
-    quarters = np.histogram(positions, bins=4, range=(0, 1))[0] / len(positions)
-    np.testing.assert_allclose(quarters, 0.25, atol=0.09)
+    """One clip a seed, in recordings with 10, 20 and 30 s of room, the last of it in two halves."""
+    recordings = recordings_of([11, 21, 42, 1])
+    annotations, splits = annotations_of([("r02", 16, 26, "bark"), ("r03", 0, 1, "hum")]), splits_of(recordings)
+    one = DatasetSettings(noise_per_target=1, margin_s=0, min_noise_s=1)
+    drawn = [make_clips(recordings, annotations, splits, targets=["hum"], settings=one, seed=s) for s in range(100)]
+    found = pd.concat(clips[clips["origin"] == "mined"] for clips in drawn)
+    assert len(found) == 100
+    shares = found["recording_id"].value_counts(normalize=True)
+    np.testing.assert_allclose(shares[["r00", "r01", "r02"]], [1 / 6, 1 / 3, 1 / 2], atol=0.15)  # 3 standard errors
+    starts = found.loc[found["recording_id"] == "r01", "start_sample"] / 20_000
+    assert starts.between(0, 1).all() and abs(starts.mean() - 0.5) < 0.15 and 0.18 < starts.std() < 0.4
 
 
 def test_noise_is_as_long_as_calls_but_not_shorter_than_asked():

@@ -55,11 +55,11 @@ def test_threshold_is_the_middle_of_the_plateau():
 
 
 def test_plateau_holds_thresholds_that_do_as_well_and_ends_where_f1_falls():
-    # 60 calls at 4; one more at 3 and one false alarm at 2 change F1 by less than 0.01; then five false alarms at 1.
-    heights = [4.0] * 60 + [3.0, 2.0] + [1.0] * 5
+    # 60 calls at 4; one more at 3 and one false alarm at 2 change F1 by less than 0.01; then five false alarms at 0.
+    heights = [4.0] * 60 + [3.0, 2.0] + [0.0] * 5
     chosen = choose_operating_point([recording(heights, [1] * 61 + [0] * 6)], iou=0.4)
     assert chosen.val_f1 == 1.0
-    assert logit(chosen.threshold) == pytest.approx((4.0 + 1.0) / 2)
+    assert logit(chosen.threshold) == pytest.approx((4.0 + 0.0) / 2)
 
 
 def test_without_false_alarms_the_plateau_reaches_down_to_the_off_threshold():
@@ -269,6 +269,7 @@ def test_counts_and_matches_say_the_same(evaluation, iou):
     for outcome, column in {"hit": "tp", "false_alarm": "fp", "miss": "fn"}.items():
         np.testing.assert_array_equal(outcomes[outcome], counts[column])
     assert (matches.loc[matches["outcome"] == "hit", "iou"] >= iou - 1e-9).all()
+    assert set(matches.set_index(key).index) <= set(counts.index), "nothing of other recordings"
 
 
 def test_a_stricter_iou_finds_less(evaluation):
@@ -313,7 +314,7 @@ def test_operating_points_survive_json_exactly(evaluation, tmp_path):
 
 def test_evaluation_is_deterministic():
     folds, annotations = corpus()
-    first, second = (evaluate(folds[:1], annotations) for _ in range(2))
+    first, second = (evaluate(folds[:1], annotations, thresholds=[]) for _ in range(2))
     assert first.operating_points == second.operating_points
     for name in ("selections", "matches", "counts"):
         pd.testing.assert_frame_equal(getattr(first, name), getattr(second, name))
@@ -342,7 +343,7 @@ def test_operating_point_never_depends_on_the_groups_that_the_fold_tests(evaluat
     recordings = folds[number].recordings
     fold = folds[number].fold
     tested = set(recordings.loc[recordings["split"] == "test", "group"])
-    changed = evaluate(*tampered(folds, annotations, tested, seed=number))
+    changed = evaluate(*tampered(folds, annotations, tested, seed=number), thresholds=[])
     assert changed.operating_points[fold] == evaluation.operating_points[fold]
     others = {k: v for k, v in changed.operating_points.items() if k != fold}
     assert others != {k: v for k, v in evaluation.operating_points.items() if k != fold}, "the test could not fail"
@@ -365,6 +366,24 @@ def test_single_split_uses_its_own_validation_recordings():
         calls = annotations[(annotations["label"] == label) & annotations["recording_id"].isin(val)]
         assert result.operating_points[1][label]["n_calls"] == len(calls)
     assert set(result.counts["split"]) == {"val", "test"}
+
+
+def test_each_label_is_split_at_its_own_onsets():
+    folds, _ = corpus()
+    fold = folds[0]
+    two_calls = np.full((4, N_FRAMES), -9.0)
+    two_calls[:2, 50:90] = 4.0  # both labels are active
+    two_calls[2, [50, 70]] = 4.0  # but only hum begins again in the middle
+    grid = [DecodingPoint(0.5, 0.5, 0.0, 0.0, 0.2)]
+    touching = replace(fold, logits=dict.fromkeys(fold.logits, two_calls), grid=grid)
+    rows = [(r, start, end, "hum") for r in fold.logits for start, end in ((5.0, 7.0), (7.0, 9.0))]
+    annotations = pd.DataFrame([*rows, *((r, 5.0, 9.0, "cluck") for r in fold.logits)])
+    annotations.columns = ["recording_id", "start_s", "end_s", "label"]
+    annotations["annotation_id"] = [f"a{i}" for i in range(len(annotations))]
+    result = evaluate([touching], annotations)
+    counts = result.counts[result.counts["selected"]]
+    assert (counts["n_pred"] == counts["label"].map({"hum": 2, "cluck": 1})).all()
+    assert (counts["f1"] == 1.0).all()
 
 
 def test_label_without_validation_calls_and_network_that_finds_nothing(tmp_path):

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from otus.audio import AUDIO_SUFFIXES as SUFFIXES_OF_AUDIO
 from otus.config import AnnotationSource, CorpusSettings
 from otus.errors import DataError
-from otus.fingerprint import AUDIO_SUFFIXES, corpus_fingerprint, select_files, walk
+from otus.fingerprint import corpus_fingerprint, select_files, walk
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -19,10 +18,6 @@ def touch(root: Path, *paths: str) -> None:
 
 def settings(**values: object) -> CorpusSettings:
     return CorpusSettings(root="unused", **values)  # type: ignore[arg-type]
-
-
-def test_suffixes_are_those_of_the_audio_module() -> None:
-    assert AUDIO_SUFFIXES == SUFFIXES_OF_AUDIO
 
 
 def test_nothing_heavy_is_imported() -> None:

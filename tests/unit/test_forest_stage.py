@@ -19,7 +19,7 @@ LABELS = ["hum", "cluck"]
 DURATION_S = 60.0
 THRESHOLD = 1 / (1 + np.exp(-1.0))  # logit 1
 FOREST = ForestSettings(mfcc=1).model_copy(update={"trees": 4})  # fewer than any real forest may have
-EVALUATION = EvaluationSettings(thresholds=[0.5], bootstrap=0)
+EVALUATION = EvaluationSettings(thresholds=[], bootstrap=0)
 KEY = ["fold", "split", "label", "recording_id"]
 
 
@@ -76,9 +76,9 @@ class Corpus:
         return stage.filter_model(
             root,
             self.selections if selections is None else selections,
+            self.searched(),
             self.recordings,
             self.annotations if annotations is None else annotations,
-            self.splits,
             self.points,
             targets=self.labels,
             settings=settings,
@@ -89,6 +89,12 @@ class Corpus:
             seed=seed,
             progress=lambda text: None,
         )
+
+    def searched(self):
+        """The rows of the evaluation's counts, as far as the forest looks at them."""
+        sides = self.splits[self.splits["split"] != "train"].merge(self.recordings[["recording_id", "duration_s"]])
+        rows = [sides.assign(label=label) for label in self.labels]
+        return pd.concat(rows).assign(model="m", selected=True, iou=0.4)
 
     def cnn_counts(self):
         """What evaluation would count at the chosen threshold."""
@@ -139,7 +145,7 @@ def chosen(counts, split="test"):
 
 @pytest.mark.parametrize("folds", [3, 1], ids=["cross-validation", "single split"])
 def test_no_group_is_judged_by_a_forest_that_saw_it(silent, monkeypatch, tmp_path, folds):
-    corpus, seen = Corpus(n=12, folds=folds), []
+    corpus, seen = Corpus(n=12, folds=folds, labels=LABELS if folds == 1 else LABELS[:1]), []
     fit = stage.fit_fold
 
     def spy(features, hits, groups, judged, **options):
@@ -149,12 +155,12 @@ def test_no_group_is_judged_by_a_forest_that_saw_it(silent, monkeypatch, tmp_pat
     monkeypatch.setattr(stage, "fit_fold", spy)
     corpus.filtered(tmp_path)
     group_of = corpus.group_of()
-    assert len(seen) == len(corpus.folds) * len(LABELS)
+    assert len(seen) == len(corpus.folds) * len(corpus.labels)
     for number, (fitted, groups, judged) in enumerate(seen):
         fitted_ids, judged_ids = ([f"r{i:02d}" for i in rows] for rows in (fitted, judged))
         assert groups.tolist() == group_of[fitted_ids].tolist(), "inner folds are by group, too"
         assert not set(group_of[fitted_ids]) & set(group_of[judged_ids])
-        fold = corpus.folds[number // len(LABELS)]
+        fold = corpus.folds[number // len(corpus.labels)]
         side = corpus.splits[corpus.splits["fold"] == fold].set_index("recording_id")["split"]
         assert set(side[judged_ids]) == {"test"}
         if folds == 1:
@@ -202,7 +208,7 @@ def test_candidates_reach_below_the_networks_threshold_but_not_to_the_bottom(cor
 
 @pytest.mark.parametrize("folds", [3, 1])
 def test_without_a_forest_the_layer_is_the_networks_own(silent, tmp_path, folds):
-    corpus = Corpus(folds=folds, false_alarms=0)
+    corpus = Corpus(n=12, folds=folds, false_alarms=0)
     filtered = corpus.filtered(tmp_path)
     assert all(f.forest is None and "0 false alarms" in f.reason for f in filtered.forests)
     columns = ["n_gt", "n_pred", "tp", "fp", "fn", "duration_s"]
@@ -239,6 +245,24 @@ def test_nothing_found_at_test_time(silent, tmp_path):
     assert len(filtered.selections) == 0
 
 
+def test_network_that_finds_nothing_at_all(silent, tmp_path):
+    corpus = Corpus(labels=["hum"])
+    filtered = corpus.filtered(tmp_path, selections=corpus.selections.iloc[:0])
+    assert chosen(filtered.counts)["fn"].sum() == len(corpus.annotations)
+    assert set(filtered.counts["model"]) == {"m"}
+    assert len(filtered.selections) == 0
+
+
+def test_recordings_that_could_not_be_scored_are_left_out_as_in_the_evaluation(silent, monkeypatch, tmp_path):
+    corpus = Corpus(labels=["hum"])
+    searched = corpus.searched()
+    monkeypatch.setattr(corpus, "searched", lambda: searched[searched["recording_id"] != "r00"])
+    monkeypatch.setattr(corpus, "selections", corpus.selections[corpus.selections["recording_id"] != "r00"])
+    counts = chosen(corpus.filtered(tmp_path).counts)
+    assert "r00" not in counts.index.get_level_values("recording_id")
+    assert counts["n_gt"].sum() == (corpus.annotations["recording_id"] != "r00").sum() < len(corpus.annotations)
+
+
 def test_matches_and_counts_say_the_same_at_every_iou(filtered, tmp_path):
     for iou in (0.4, 0.9):
         counts = filtered.counts[filtered.counts["selected"] & (filtered.counts["iou"] == iou)].set_index(KEY)
@@ -270,9 +294,8 @@ def test_forest_without_use_leaves_the_networks_threshold_alone(monkeypatch, tmp
         return np.zeros((len(start_s), len(feature_names(n_mfcc))))
 
     monkeypatch.setattr(stage, "selection_features", blind)
-    corpus = Corpus(labels=["hum"])
-    own = corpus.selections["peak_score"] >= 1.0  # nothing below the network's threshold, so only its point is there
-    filtered = corpus.filtered(tmp_path, selections=corpus.selections[own])
+    corpus = Corpus(labels=["hum"], false_alarms=12)
+    filtered = corpus.filtered(tmp_path)
     assert all(f.forest is not None for f in filtered.forests)
     assert [(f.candidate_step, f.threshold) for f in filtered.forests] == [(1.0, 0.0)] * 3, "a draw changes nothing"
     columns = ["n_gt", "n_pred", "tp", "fp", "fn"]

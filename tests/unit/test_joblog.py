@@ -1,8 +1,11 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import otus
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
 
@@ -12,7 +15,8 @@ def run(tmp_path, body, **environment):
     script = tmp_path / "job.py"
     start = "from otus.errors import DataError\nfrom otus.joblog import job_log\nlog = job_log('logs/deep/job.log')\n"
     script.write_text(start + body)
-    options = {"cwd": tmp_path, "env": {"PATH": "", **environment}}
+    sources = str(Path(otus.__file__).parents[1])
+    options = {"cwd": tmp_path, "env": {"PATH": "", "PYTHONPATH": sources, **environment}}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, **options)
     log = (tmp_path / "logs" / "deep" / "job.log").read_text(encoding="utf-8")
     assert log == done.stderr

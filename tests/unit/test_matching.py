@@ -49,9 +49,15 @@ def test_iou_of_exactly_the_threshold_counts():
     annotation = intervals((0, 10))
     assert len(match(annotation, intervals((0, 4)), 0.4)) == 1
     assert len(match(annotation, intervals((0, 3.9999)), 0.4)) == 0
-    # 0.1 + 0.2 > 0.3 in floating point: 0.4 in tenths counts, too
-    start = 0.1 + 0.2
-    assert len(match(intervals((start, start + 1.0)), intervals((start, start + 0.4)), 0.4)) == 1
+    assert (0.7 - 0.3) / (1.3 - 0.3) < 0.4, "in floating point"
+    assert len(match(intervals((0.3, 1.3)), intervals((0.3, 0.7)), 0.4)) == 1
+
+
+def test_long_selection_is_found_wherever_it_starts():
+    for start in (0.0, 5.0, 9.4):
+        assert (
+            len(admissible_pairs(intervals((9.5, 10.0)), intervals((2, 3), (start, start + 10), (11, 12)), 0.04)) == 1
+        )
 
 
 def test_touching_intervals_do_not_overlap():

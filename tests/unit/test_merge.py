@@ -149,6 +149,10 @@ def test_curves_end_in_everything_that_was_found(merged, tables):
         assert (np.diff(points["n_pred"]) > 0).all()
         np.testing.assert_allclose(points["recall"], points["tp"] / points["n_gt"])
         np.testing.assert_allclose(points["precision"], points["tp"] / points["n_pred"])
+    area = pooled.groupby(key).apply(
+        lambda points: (points["precision"] * points["recall"].diff().fillna(points["recall"])).sum()
+    )
+    np.testing.assert_allclose(headline(merged)["average_precision"].drop("micro", level="label"), area)
     assert set(curves["iou"]) == {0.4}
 
 

@@ -35,7 +35,9 @@ def use(monkeypatch):
 def package(tmp_path):
     files = {
         "__init__.py": "__version__ = '1'\n",
-        "top.py": "from otus.room import thing\nfrom otus.plain import (\n    a,\n    b,\n)\n",
+        "top.py": "from otus.room import thing\nfrom otus.hall import seat\nfrom otus.plain import (\n    a,\n)\n",
+        "hall/__init__.py": "chairs = 3\n",
+        "hall/seat.py": "",
         "plain.py": "import numpy\nimport otus.deep.er as er\n",
         "room/__init__.py": "from otus.room.inner import thing\n",
         "room/inner.py": "def thing():\n    from otus import lazy\n",
@@ -56,6 +58,8 @@ def package(tmp_path):
     "changed",
     [
         "top.py",
+        "hall/__init__.py",
+        "hall/seat.py",
         "plain.py",
         "room/__init__.py",
         "room/inner.py",

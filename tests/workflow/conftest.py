@@ -14,6 +14,16 @@ REPOSITORY = Path(__file__).parents[2]
 DEMO = REPOSITORY / "config" / "config.yaml"
 
 
+#: A demo corpus and a training that take seconds.
+SMALL = {
+    "corpus": {"root": "corpus", "demo": {"recordings": 12, "duration_s": 20.0}},
+    "training": {"dense": {"epochs": 4, "cuts_per_epoch": 64}},
+    "chunking": {"shards": 2, "chunk_s": 12.0},
+    "evaluation": {"bootstrap": 200},
+    "report": {"examples": 2},
+}
+
+
 class Workflow:
     """One working folder with its config files; `run` starts snakemake there."""
 
@@ -72,3 +82,12 @@ def otus_data() -> Path:
     if not folder:
         pytest.skip("OTUS_DATA is not set: no real recordings to test on")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run and what it printed."""
+    flow = Workflow(tmp_path_factory.mktemp("run"), DEMO, SMALL)
+    done = flow.run("-j2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return flow, done

@@ -6,27 +6,10 @@ import pandas as pd
 import pytest
 
 from otus.tables import read_table
-from tests.workflow.conftest import DEMO, Workflow
 
 pytestmark = pytest.mark.slow
 
-SMALL = {
-    "corpus": {"root": "corpus", "demo": {"recordings": 12, "duration_s": 20.0}},
-    "training": {"dense": {"epochs": 4, "cuts_per_epoch": 64}},
-    "chunking": {"shards": 2, "chunk_s": 12.0},
-    "evaluation": {"bootstrap": 200},
-    "report": {"examples": 2},
-}
 MODEL = "grouped-dense"
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A finished run and what it printed."""
-    flow = Workflow(tmp_path_factory.mktemp("run"), DEMO, SMALL)
-    done = flow.run("-j2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return flow, done
 
 
 @pytest.fixture

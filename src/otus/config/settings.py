@@ -142,7 +142,7 @@ class AugmentationSettings(_Settings):
     mix_probability: Fraction = Field(0.5, description="Chance that another cut is mixed in.")
     mix_low_db: float = Field(-8.0, description="Weakest level of the mixed-in cut.")
     mix_high_db: float = Field(3.0, description="Strongest level of the mixed-in cut.")
-    shift_bands: int = Field(0, ge=0, description="Largest shift along frequency, in bands, up or down.")
+    shift_bands: int = Field(2, ge=0, description="Largest shift along frequency, in bands, up or down.")
     masks: int = Field(2, ge=0, description="Number of small time masks and of small frequency masks.")
 
 
@@ -155,7 +155,7 @@ class TrainingSettings(_Settings):
     augmentation: AugmentationSettings = Field(
         default_factory=AugmentationSettings, description="Augmentation of training cuts."
     )
-    epochs: int = Field(40, ge=1, description="Largest number of epochs (one validation each).")
+    epochs: int = Field(30, ge=1, description="Largest number of epochs (one validation each).")
     cuts_per_epoch: int | None = Field(
         None, ge=1, description="Training cuts drawn in an epoch; null = so many that every call comes up, 160 or more."
     )

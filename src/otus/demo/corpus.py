@@ -10,7 +10,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from otus.atomic import replacing, write_json, write_text
-from otus.audio import AUDIO_SUFFIXES
+from otus.fingerprint import AUDIO_SUFFIXES
 from otus.config import DemoSettings
 from otus.demo.scene import CONFUSER, TARGET, Scene, compose
 from otus.demo.selection_tables import add_late, add_slip, annotate, render

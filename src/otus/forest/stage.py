@@ -71,9 +71,9 @@ class _Side:
 def filter_model(
     root: Path,
     selections: pd.DataFrame,
+    counts: pd.DataFrame,
     recordings: pd.DataFrame,
     annotations: pd.DataFrame,
-    splits: pd.DataFrame,
     operating_points: Mapping[int, Mapping[str, Any]],
     *,
     targets: Sequence[str],
@@ -87,19 +87,21 @@ def filter_model(
 ) -> FilteredModel:
     """Fit a forest per fold and label, and judge the filtered selections like those of the network.
 
-    `selections` are those of all folds of the model (layer cnn); `operating_points` the chosen points by fold and
-    label. The rows of split val are judged by an inner cross-validation of the fitting rows.
+    `selections` and `counts` are those of all folds of the model (layer cnn): what the network found, and which
+    recordings it searched; `operating_points` the chosen points by fold and label. The rows of split val are judged
+    by an inner cross-validation of the fitting rows.
     """
     candidates = _candidates(selections, operating_points, settings, several_folds=len(operating_points) > 1)
-    group_of = splits.drop_duplicates("recording_id").set_index("recording_id")["group"]
+    searched = counts[counts["selected"] & (counts["iou"] == evaluation.iou[0])]
+    group_of = searched.drop_duplicates("recording_id").set_index("recording_id")["group"]
     candidates["group"] = candidates["recording_id"].map(group_of)
     progress(f"{len(candidates)} candidate selections in {candidates['recording_id'].nunique()} recordings")
     features = _features(root, candidates, recordings, settings, window_s=window_s, low_hz=low_hz, high_hz=high_hz)
     parts, forests = [], []
     for fold in sorted(operating_points):
         for label in targets:
-            fitting, judged = _sides(fold, label, candidates, features, recordings, annotations, splits)
-            keys = {"model": str(selections["model"].iloc[0]), "fold": fold, "label": label}
+            fitting, judged = _sides(fold, label, candidates, features, searched, annotations)
+            keys = {"model": str(counts["model"].iloc[0]), "fold": fold, "label": label}
             fitted, probabilities = _fit(keys, fitting, judged, settings, derive_seed(seed, fold, label))
             progress(f"fold {fold} {label}: {_in_words(fitted)}")
             forests.append(fitted)
@@ -121,7 +123,7 @@ def _candidates(
     several_folds: bool,
 ) -> pd.DataFrame:
     """The selections that a forest may keep; `step` is where each lies between permissive (0) and chosen (1)."""
-    parts = []
+    parts = [selections.iloc[:0].assign(step=0.0)]
     for (fold, label), rows in selections.groupby(["fold", "label"]):
         chosen = logit(float(operating_points[int(fold)][label]["threshold"]))
         val_hits = rows.loc[(rows["split"] == "val") & rows["hit"], "peak_score"].to_numpy(dtype=float)
@@ -162,25 +164,20 @@ def _sides(
     label: str,
     candidates: pd.DataFrame,
     features: np.ndarray,
-    recordings: pd.DataFrame,
+    searched: pd.DataFrame,
     annotations: pd.DataFrame,
-    splits: pd.DataFrame,
 ) -> tuple[_Side, _Side]:
     """The fitting side and the judged side of a fold: disjoint in groups."""
-    several_folds = splits["fold"].nunique() > 1
-    if several_folds:
-        own = splits[(splits["split"] == "test")]
-        ids = set(own.loc[own["fold"] != fold, "recording_id"]), set(own.loc[own["fold"] == fold, "recording_id"])
-    else:
-        ids = tuple(set(splits.loc[splits["split"] == s, "recording_id"]) for s in ("val", "test"))  # type: ignore[assignment]
-    groups = splits.drop_duplicates("recording_id")[["recording_id", "group"]]
+    own = searched[searched["label"] == label]
+    tested = own["split"] == "test"
+    fitted = tested & (own["fold"] != fold) if own["fold"].nunique() > 1 else ~tested
     sides = []
-    for wanted in ids:
-        rows = (candidates["recording_id"].isin(wanted) & (candidates["label"] == label)).to_numpy()
-        searched = recordings.loc[recordings["recording_id"].isin(wanted), ["recording_id", "duration_s"]]
-        calls = annotations[annotations["recording_id"].isin(wanted) & (annotations["label"] == label)]
+    for wanted in (own[fitted], own[tested & (own["fold"] == fold)]):
+        ids = set(wanted["recording_id"])
+        rows = (candidates["recording_id"].isin(ids) & (candidates["label"] == label)).to_numpy()
+        calls = annotations[annotations["recording_id"].isin(ids) & (annotations["label"] == label)]
         part = candidates[rows].reset_index(drop=True)
-        sides.append(_Side(part, features[rows], searched.merge(groups, on="recording_id"), calls))
+        sides.append(_Side(part, features[rows], wanted[["recording_id", "group", "duration_s"]], calls))
     return sides[0], sides[1]
 
 
