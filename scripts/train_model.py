@@ -1,5 +1,7 @@
 """Train one model: dataset variant x training configuration x fold."""
 
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from otus.atomic import write_json, write_text
@@ -17,8 +19,8 @@ fold, model = int(wildcards.fold), f"{wildcards.dataset}-{wildcards.training}"
 tables = {name: read_table(snakemake.input[name], name) for name in ("recordings", "annotations", "clips", "splits")}
 for name in ("clips", "splits"):
     tables[name] = tables[name][tables[name]["fold"] == fold]
-resume = Path(out.card).parent / "resume.pt"  # not an output: it must survive a killed job
-trained, card = train_fold(
+resume = Path(out.card).parent / "resume"  # not an output: it must survive a killed job
+trained = train_fold(
     Path(params.root),
     TrainingTables(**tables),
     model=model,
@@ -28,11 +30,11 @@ trained, card = train_fold(
     decoding=DecodingSettings.model_validate(params.decoding),
     iou=params.iou,
     seed=derive_seed(params.seed, "train", model, fold),
-    resume_path=resume,
+    resume_folder=resume,
     progress=log,
 )
-save_model(Path(out.weights), Path(out.card), trained.network, card)
-write_text(out.metrics, records_as_jsonl(trained.epochs))
-write_json(out.best, trained.epochs[trained.best_epoch - 1])
-resume.unlink(missing_ok=True)
-log(f"best epoch {trained.best_epoch}: validation F1 {trained.best.f1:.3f}, AP {trained.best.average_precision:.3f}")
+save_model(Path(out.weights), Path(out.card), trained.network, trained.card)
+write_text(out.metrics, records_as_jsonl(trained.records))
+write_json(out.best, asdict(trained.validation) | {"best_epochs": trained.card.best_epochs})
+shutil.rmtree(resume, ignore_errors=True)
+log(f"validation F1 {trained.validation.f1:.3f}, average precision {trained.validation.average_precision:.3f}")

@@ -502,7 +502,7 @@ def test_iou_thresholds_keep_the_order_of_the_config():
     ("rows", "expected"),
     [
         ([("g1", 0)] * 6, "no annotated call: recall is undefined"),
-        ([(f"g{i}", 1) for i in range(6)], "only 6 annotated calls; no recording without calls"),
+        ([(f"g{i}", 1) for i in range(6)], "only 6 annotated calls; only 6 groups"),
         ([("g1", 20), ("g2", 0)], "only 2 groups"),
         ([(f"g{i}", 5 * (i % 2)) for i in range(10)], None),
     ],

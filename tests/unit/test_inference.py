@@ -28,6 +28,7 @@ def make_card(frontend, context_frames):
         "m",
         1,
         "dense_resnet",
+        1,
         SETTINGS.model_dump(),
         frontend,
         ["hum"],
@@ -37,7 +38,7 @@ def make_card(frontend, context_frames):
         0.2,
         "0",
         {},
-        1,
+        [1],
         1,
         {},
     )

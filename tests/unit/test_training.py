@@ -147,7 +147,7 @@ def test_augmentation_keeps_range_shape_and_truth_of_both_mixed_cuts():
     assert mixed.features.shape == features.shape
     assert INPUT_RANGE[0] <= mixed.features.min() and mixed.features.max() <= INPUT_RANGE[1]
     assert 1 <= int((mixed.activity.sum(dim=(1, 2)) > 0).sum()) <= 2
-    nothing = AugmentationSettings(mix_probability=0.0, gain_db=0, tilt_db=0, masks=0)
+    nothing = AugmentationSettings(mix_probability=0.0, gain_db=0, tilt_db=0, masks=0, shift_bands=0)
     torch.testing.assert_close(augment(batch, nothing, torch.Generator()).features, features.clamp(*INPUT_RANGE))
 
 

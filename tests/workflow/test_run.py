@@ -103,7 +103,7 @@ def test_cards_hold_what_prediction_needs(results):
     card = json.loads((results / "models" / MODEL / "fold1" / "card.json").read_text())
     assert {"frontend", "classes", "context_frames", "training_data_sha256", "versions", "seed"} <= set(card)
     lines = (results / "models" / MODEL / "fold1" / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) == 4 and {"epoch", "loss", "f1"} <= set(json.loads(lines[0]))
+    assert len(lines) == 2 * 3 and {"member", "epoch", "loss", "f1"} <= set(json.loads(lines[0]))
 
 
 def test_a_second_run_does_nothing(finished):
@@ -125,7 +125,7 @@ def test_another_threshold_runs_no_network(finished):
 
 def test_another_network_reruns_everything_after_the_dataset(finished):
     flow, _ = finished
-    planned = flow.layer({"training": {"dense": {"epochs": 5}}}).planned()
+    planned = flow.layer({"training": {"dense": {"epochs": 4}}}).planned()
     assert (planned["train_model"], planned["predict_shard"]) == (4, 8)
     assert not {"take_inventory", "make_dataset", "make_chunks"} & set(planned)
 

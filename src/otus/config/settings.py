@@ -155,6 +155,9 @@ class TrainingSettings(_Settings):
     augmentation: AugmentationSettings = Field(
         default_factory=AugmentationSettings, description="Augmentation of training cuts."
     )
+    members: int = Field(
+        3, ge=1, description="Networks trained from different seeds, whose logits are averaged; time grows with it."
+    )
     epochs: int = Field(30, ge=1, description="Largest number of epochs (one validation each).")
     cuts_per_epoch: int | None = Field(
         None, ge=1, description="Training cuts drawn in an epoch; null = so many that every call comes up, 160 or more."
@@ -197,15 +200,18 @@ class PredictionSettings(_Settings):
 
 
 class DecodingSettings(_Settings):
-    """The grid of operating points that validation chooses from. Scores are probabilities here."""
+    """The grid of decodings that validation chooses from. Scores are probabilities here.
+
+    The first value of each list is the usual one: another wins only if it is better by more than one call is worth.
+    """
 
     off_thresholds: list[Fraction] = Field(
-        default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5],
+        default_factory=lambda: [0.3, 0.1, 0.5],
         min_length=1,
         description="A selection lasts while the smoothed score stays above this.",
     )
     onset_thresholds: list[Fraction] = Field(
-        default_factory=lambda: [0.3, 1.0],
+        default_factory=lambda: [1.0, 0.3],
         min_length=1,
         description="An onset peak above this starts a new selection inside a running one; 1 = never.",
     )

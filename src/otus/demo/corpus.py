@@ -10,12 +10,12 @@ import soundfile
 from numpy.typing import NDArray
 
 from otus.atomic import replacing, write_json, write_text
-from otus.fingerprint import AUDIO_SUFFIXES
 from otus.config import DemoSettings
 from otus.demo.scene import CONFUSER, TARGET, Scene, compose
 from otus.demo.selection_tables import add_late, add_slip, annotate, render
 from otus.demo.sites import SITES, Site
 from otus.errors import DataError
+from otus.fingerprint import AUDIO_SUFFIXES
 from otus.seeds import derive_seed
 
 SHORTEST_S = 5.0

@@ -44,7 +44,8 @@ def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float)
     """Return the decoding of the grid, and its threshold, that detects the calls of `recordings` best.
 
     A decoding is judged by the mean of its best F1 and its average precision, which depends less on single calls
-    than F1 alone; draws go to the earlier point of the grid. The threshold is the middle (in logits) of the
+    than F1 alone; what is better by less than half a call is worth is a draw, and draws go to the earlier point of
+    the grid. The threshold is the middle (in logits) of the
     plateau of the F1 curve around its maximum, so that it does not sit on the edge of one validation call.
     Without a call, or without a detection, there is nothing to choose by: the first decoding and 0.5.
 
@@ -68,7 +69,7 @@ def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float)
             val_average_precision=average_precision(points, n_calls),
             n_calls=n_calls,
         )
-        if best is None or _quality(found) > _quality(best) + 1e-9:
+        if best is None or _quality(found) > _quality(best) + 1.0 / max(n_calls, 1):
             best = found
     if best is None:
         return OperatingPoint(0, 0.5, 0.0, 0.0, total)

@@ -2,8 +2,9 @@
 
 from otus.config import NetworkSettings
 from otus.models.dense_resnet import DenseResnet
+from otus.models.ensemble import Ensemble
 
-__all__ = ["DenseResnet", "build_network"]
+__all__ = ["DenseResnet", "Ensemble", "build_network"]
 
 
 def build_network(architecture: str, *, bands: int, n_classes: int, settings: NetworkSettings) -> DenseResnet:

@@ -14,7 +14,7 @@ from otus.atomic import read_json, replacing, write_json
 from otus.config import NetworkSettings
 from otus.errors import DataError
 from otus.frontend import Frontend
-from otus.models import build_network
+from otus.models import Ensemble, build_network
 
 CARD_VERSION = 1
 
@@ -26,6 +26,7 @@ class ModelCard:
     model: str
     fold: int
     architecture: str
+    members: int
     network: dict[str, Any]
     frontend: Frontend
     classes: list[str]
@@ -35,7 +36,7 @@ class ModelCard:
     short_call_s: float
     training_data_sha256: str
     training: dict[str, Any]
-    best_epoch: int
+    best_epochs: list[int]
     seed: int
     versions: dict[str, str]
 
@@ -71,12 +72,9 @@ def load_model(weights_path: Path, card_path: Path, device: torch.device) -> tup
     data = weights_path.read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
         raise DataError(f"{weights_path}: altered since {card_path.name} was written; train the model again.")
-    network = build_network(
-        card.architecture,
-        bands=card.frontend.bands,
-        n_classes=len(card.classes),
-        settings=NetworkSettings.model_validate(card.network),
-    )
+    shape = {"bands": card.frontend.bands, "n_classes": len(card.classes)}
+    settings = NetworkSettings.model_validate(card.network)
+    network = Ensemble([build_network(card.architecture, **shape, settings=settings) for _ in range(card.members)])
     try:
         network.load_state_dict(load(data))
     except (SafetensorError, RuntimeError) as error:

@@ -16,10 +16,13 @@ from otus.audio import AudioInfo
 from otus.config import DecodingSettings, TrainingSettings
 from otus.errors import DataError, MissingPartError
 from otus.frontend import Frontend, choose_frontend
+from otus.models import Ensemble
 from otus.models.card import ModelCard
+from otus.seeds import derive_seed
 from otus.selections import decoding_grid
 from otus.training.cuts import ClipPosition, FeatureStore, LabelledRecording
-from otus.training.loop import TrainedModel, train_model
+from otus.training.loop import train_model
+from otus.training.validation import Validation, validate
 
 #: An onset is marked on frames within this share of the median call around it.
 _ONSET_SHARE = 0.06
@@ -48,6 +51,16 @@ class TrainingTables:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class TrainedFold:
+    """The networks of one fold, their card, their validation together, and one record per network and epoch."""
+
+    network: Ensemble
+    card: ModelCard
+    validation: Validation
+    records: list[dict[str, float]]
+
+
 def train_fold(
     root: Path,
     tables: TrainingTables,
@@ -59,10 +72,10 @@ def train_fold(
     decoding: DecodingSettings,
     iou: float,
     seed: int,
-    resume_path: Path,
+    resume_folder: Path,
     progress: Callable[[str], None],
-) -> tuple[TrainedModel, ModelCard]:
-    """Train on the train recordings of a fold, validate on its val recordings; return the network and its card.
+) -> TrainedFold:
+    """Train on the train recordings of a fold, validate on its val recordings; return the networks and their card.
 
     Test recordings are never opened. Raises DataError if there is nothing to train or validate on, StageError if
     the training diverges.
@@ -88,35 +101,47 @@ def train_fold(
     )
     data_digest = tables.digest()
     budget = settings.cache_mb * 2**20
-    trained = train_model(
-        FeatureStore(train, frontend, budget * 3 // 4),
-        _positions(train, tables.clips, frontend),
-        FeatureStore(val, frontend, budget // 4),
-        settings=settings,
-        n_classes=len(targets),
-        decoding=decoding_grid(decoding, median_call_s=median_call_s, short_call_s=short_call_s),
-        iou=iou,
-        onset_frames=max(1, round(_ONSET_SHARE * median_call_s / frontend.hop_s)),
-        seed=seed,
-        device=device,
-        resume_path=resume_path,
-        digest=hashlib.sha256(f"{data_digest}{settings!r}{decoding!r}{frontend!r}{seed}".encode()).hexdigest(),
-        progress=progress,
+    stores = FeatureStore(train, frontend, budget * 3 // 4), FeatureStore(val, frontend, budget // 4)
+    grid = decoding_grid(decoding, median_call_s=median_call_s, short_call_s=short_call_s)
+    members = []
+    for number in range(1, settings.members + 1):
+        member_seed = derive_seed(seed, "member", number)
+        trained = train_model(
+            stores[0],
+            _positions(train, tables.clips, frontend),
+            stores[1],
+            settings=settings,
+            n_classes=len(targets),
+            decoding=grid,
+            iou=iou,
+            onset_frames=max(1, round(_ONSET_SHARE * median_call_s / frontend.hop_s)),
+            seed=member_seed,
+            device=device,
+            resume_path=resume_folder / f"member{number}.pt",
+            digest=hashlib.sha256(f"{data_digest}{settings!r}{grid!r}{frontend!r}{member_seed}".encode()).hexdigest(),
+            progress=_as_member(progress, number, settings.members),
+        )
+        members.append(trained)
+    network = Ensemble([m.network for m in members]).eval()
+    together = validate(
+        network, stores[1], context_frames=network.context_frames, points=grid, iou=iou, n_classes=len(targets)
     )
+    records = [{"member": number, **record} for number, m in enumerate(members, start=1) for record in m.epochs]
     card = ModelCard(
         model=model,
         fold=fold,
         architecture=settings.architecture,
+        members=settings.members,
         network=settings.network.model_dump(),
         frontend=frontend,
         classes=list(targets),
-        context_frames=trained.network.context_frames,
+        context_frames=network.context_frames,
         inference="dense",
         median_call_s=median_call_s,
         short_call_s=short_call_s,
         training_data_sha256=data_digest,
         training=settings.model_dump(mode="json"),
-        best_epoch=trained.best_epoch,
+        best_epochs=[m.best_epoch for m in members],
         seed=seed,
         versions={
             "otus": __version__,
@@ -124,7 +149,12 @@ def train_fold(
             **{p: importlib.metadata.version(p) for p in ("torch", "torchaudio", "numpy", "soundfile")},
         },
     )
-    return trained, card
+    return TrainedFold(network, card, together, records)
+
+
+def _as_member(progress: Callable[[str], None], number: int, of: int) -> Callable[[str], None]:
+    """Progress lines that say which network they are about."""
+    return progress if of == 1 else lambda line: progress(f"network {number} of {of}: {line}")
 
 
 def choose_device(wanted: str) -> torch.device:
