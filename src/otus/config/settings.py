@@ -156,7 +156,7 @@ class TrainingSettings(_Settings):
         default_factory=AugmentationSettings, description="Augmentation of training cuts."
     )
     members: int = Field(
-        3, ge=1, description="Networks trained from different seeds, whose logits are averaged; time grows with it."
+        2, ge=1, description="Networks trained from different seeds, whose logits are averaged; time grows with it."
     )
     epochs: int = Field(30, ge=1, description="Largest number of epochs (one validation each).")
     cuts_per_epoch: int | None = Field(

@@ -11,8 +11,9 @@ from otus.matching import Intervals, hits_in_order
 from otus.metrics import Curve, average_precision, curve
 from otus.selections import DecodingPoint, decode, logit
 
-#: Thresholds whose F1 is this close to the best belong to its plateau.
-_PLATEAU = 0.01
+#: Thresholds whose F1 is no further from the best than two calls are worth belong to its plateau, within limits.
+_PLATEAU_CALLS = 2
+_PLATEAU_F1 = (0.01, 0.05)
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float)
 
     A decoding is judged by the mean of its best F1 and its average precision, which depends less on single calls
     than F1 alone; what is better by less than half a call is worth is a draw, and draws go to the earlier point of
-    the grid. The threshold is the middle (in logits) of the
-    plateau of the F1 curve around its maximum, so that it does not sit on the edge of one validation call.
+    the grid. The threshold is the middle (in logits) of the plateau of the F1 curve around its maximum, so that it
+    does not sit on the edge of one validation call.
     Without a call, or without a detection, there is nothing to choose by: the first decoding and 0.5.
 
     Raises StageError if there is no recording.
@@ -64,12 +65,17 @@ def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float)
             continue
         found = OperatingPoint(
             decoding=number,
-            threshold=_plateau_middle(points, f1, lowest=max(logit(point.off_threshold), -20.0)),
+            threshold=_plateau_middle(
+                points,
+                f1,
+                lowest=max(logit(point.off_threshold), -20.0),
+                tolerance=float(np.clip(_PLATEAU_CALLS / n_calls, *_PLATEAU_F1)),
+            ),
             val_f1=float(f1.max()),
             val_average_precision=average_precision(points, n_calls),
             n_calls=n_calls,
         )
-        if best is None or _quality(found) > _quality(best) + 1.0 / max(n_calls, 1):
+        if best is None or _quality(found) > _quality(best) + 1.0 / n_calls:
             best = found
     if best is None:
         return OperatingPoint(0, 0.5, 0.0, 0.0, total)
@@ -90,10 +96,10 @@ def _val_curve(recordings: Sequence[ScoredRecording], number: int, iou: float) -
     return curve(np.concatenate(peaks), np.concatenate(hits)), sum(len(r.calls) for r in recordings)
 
 
-def _plateau_middle(points: Curve, f1: NDArray[np.float64], lowest: float) -> float:
+def _plateau_middle(points: Curve, f1: NDArray[np.float64], *, lowest: float, tolerance: float) -> float:
     """The probability in the middle of the stretch of thresholds around the best F1 that do as well."""
     best = int(np.argmax(f1))
-    good = f1 >= f1[best] - _PLATEAU
+    good = f1 >= f1[best] - tolerance
     first, last = best, best
     while first > 0 and good[first - 1]:
         first -= 1
