@@ -28,9 +28,11 @@ def run(configs: list[Path], seed: int, jobs: int, folder: Path) -> tuple[pd.Dat
     layer = folder / "layer.yaml"
     layer.write_text(yaml.safe_dump({"seed": seed, "results_dir": str(folder / "results")}))
     command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), "-d", str(folder), f"-j{jobs}"]
-    command += ["--configfile", *(str(c.resolve()) for c in configs), str(layer), "--quiet", "all"]
+    command += ["--configfile", *(str(c.resolve()) for c in configs), str(layer), "--quiet", "rules"]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(command, check=True, env=dict(os.environ), stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
     wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     metrics = pd.read_csv(folder / "results" / "metrics.csv", dtype={"fold": str})
