@@ -123,28 +123,6 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "onset_error_s": _REAL,
         "offset_error_s": _REAL,
     },
-    "counts": {
-        "model": _TEXT,
-        "layer": _TEXT,
-        "fold": _INT,
-        "split": _TEXT,
-        "label": _TEXT,
-        "iou": _REAL,
-        "operating_point": _TEXT,
-        "threshold": _REAL,
-        "selected": _FLAG,
-        "recording_id": _TEXT,
-        "group": _TEXT,
-        "duration_s": _REAL,
-        "n_gt": _INT,
-        "n_pred": _INT,
-        "tp": _INT,
-        "fp": _INT,
-        "fn": _INT,
-        "precision": _REAL,
-        "recall": _REAL,
-        "f1": _REAL,
-    },
     "metrics": {
         "model": _TEXT,
         "layer": _TEXT,
@@ -216,6 +194,9 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "false_alarms_per_hour": _REAL,
     },
 }
+
+#: The counts that evaluation and forest hand to merge: like the final table, with the fold as a number.
+SCHEMAS["counts"] = SCHEMAS["metrics_per_recording"] | {"fold": _INT}
 
 
 def arrow_schema(name: str, metadata: Mapping[str, Any] | None = None) -> pa.Schema:

@@ -31,6 +31,10 @@ LAYER = "cnn+rf"
 #: Where candidates begin between the permissive threshold (0) and the network's own (1), in logits.
 _STEPS = (1.0, 0.5, 0.0)
 
+#: How many calls a filter must be worth on the fitting side to be used, and the limits of that in F1.
+_MARGIN_CALLS = 2
+_MARGIN_F1 = (0.01, 0.05)
+
 
 @dataclass(frozen=True)
 class FittedForest:
@@ -206,11 +210,13 @@ def _fit(
 def _choose(fitting: _Side, found: FoldForest, hits: np.ndarray) -> tuple[float, float]:
     """Where candidates begin and from which probability on they are kept: best F1 on the fitting side.
 
-    The network's own threshold without any filter (step 1, probability 0) is among the choices and wins draws.
+    The network's own threshold without any filter (step 1, probability 0) is among the choices. A filter must beat it
+    by more than two calls are worth (within limits), or chance alone would choose one on a small corpus.
     """
     n_gt, steps = len(fitting.calls), fitting.candidates["step"].to_numpy(dtype=float)
     own = steps >= 1.0
-    best = (_f1(own, hits, n_gt), 1.0, 0.0)
+    margin = float(np.clip(_MARGIN_CALLS / max(n_gt, 1), *_MARGIN_F1))
+    best = (_f1(own, hits, n_gt) + margin, 1.0, 0.0)
     for step in _STEPS:
         among = steps >= step
         threshold = choose_threshold(found.inner_probability[among], hits[among], n_gt)

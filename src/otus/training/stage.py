@@ -19,9 +19,9 @@ from otus.frontend import Frontend, choose_frontend
 from otus.models import Ensemble
 from otus.models.card import ModelCard
 from otus.seeds import derive_seed
-from otus.selections import decoding_grid
+from otus.selections import DecodingPoint, decoding_grid
 from otus.training.cuts import ClipPosition, FeatureStore, LabelledRecording
-from otus.training.loop import train_model
+from otus.training.loop import TrainedModel, train_model
 from otus.training.validation import Validation, validate
 
 #: An onset is marked on frames within this share of the median call around it.
@@ -85,48 +85,36 @@ def train_fold(
     train = _labelled(root, tables, "train", targets)
     val = _labelled(root, tables, "val", targets)
     calls = _calls(tables, "train", targets)
+    durations_s = (calls["end_s"] - calls["start_s"]).to_numpy(dtype=float)
     frontend = choose_frontend(
         settings.frontend,
         sample_rates=[r.info.sample_rate for r in train],
-        call_durations_s=(calls["end_s"] - calls["start_s"]).to_numpy(dtype=float),
+        call_durations_s=durations_s,
         call_low_hz=calls["low_hz"].to_numpy(dtype=float),
         call_high_hz=calls["high_hz"].to_numpy(dtype=float),
     )
-    durations_s = (calls["end_s"] - calls["start_s"]).to_numpy(dtype=float)
     median_call_s, short_call_s = float(np.median(durations_s)), float(np.quantile(durations_s, 0.05))
     progress(
         f"{model} fold {fold}: {len(train)} recordings with {len(calls)} calls to train on, {len(val)} to validate; "
         f"{frontend.bands} {frontend.scale} bands {frontend.low_hz:g}-{frontend.high_hz:g} Hz, "
         f"hop {1000 * frontend.hop_s:g} ms, on {device} with {settings.threads} thread(s)"
     )
-    data_digest = tables.digest()
     budget = settings.cache_mb * 2**20
-    stores = FeatureStore(train, frontend, budget * 3 // 4), FeatureStore(val, frontend, budget // 4)
-    grid = decoding_grid(decoding, median_call_s=median_call_s, short_call_s=short_call_s)
-    members = []
-    for number in range(1, settings.members + 1):
-        member_seed = derive_seed(seed, "member", number)
-        trained = train_model(
-            stores[0],
-            _positions(train, tables.clips, frontend),
-            stores[1],
-            settings=settings,
-            n_classes=len(targets),
-            decoding=grid,
-            iou=iou,
-            onset_frames=max(1, round(_ONSET_SHARE * median_call_s / frontend.hop_s)),
-            seed=member_seed,
-            device=device,
-            resume_path=resume_folder / f"member{number}.pt",
-            digest=hashlib.sha256(f"{data_digest}{settings!r}{grid!r}{frontend!r}{member_seed}".encode()).hexdigest(),
-            progress=_as_member(progress, number, settings.members),
-        )
-        members.append(trained)
-    network = Ensemble([m.network for m in members]).eval()
-    together = validate(
-        network, stores[1], context_frames=network.context_frames, points=grid, iou=iou, n_classes=len(targets)
+    material = _Material(
+        train=FeatureStore(train, frontend, budget * 3 // 4),
+        val=FeatureStore(val, frontend, budget // 4),
+        clips=_positions(train, tables.clips, frontend),
+        n_classes=len(targets),
+        decoding=decoding_grid(decoding, median_call_s=median_call_s, short_call_s=short_call_s),
+        iou=iou,
+        onset_frames=max(1, round(_ONSET_SHARE * median_call_s / frontend.hop_s)),
+        sha256=tables.digest(),
     )
-    records = [{"member": number, **record} for number, m in enumerate(members, start=1) for record in m.epochs]
+    members = [
+        _train_member(material, number, settings, seed, device, resume_folder, progress)
+        for number in range(1, settings.members + 1)
+    ]
+    network = Ensemble([m.network for m in members]).eval()
     card = ModelCard(
         model=model,
         fold=fold,
@@ -139,17 +127,74 @@ def train_fold(
         inference="dense",
         median_call_s=median_call_s,
         short_call_s=short_call_s,
-        training_data_sha256=data_digest,
+        training_data_sha256=material.sha256,
         training=settings.model_dump(mode="json"),
         best_epochs=[m.best_epoch for m in members],
         seed=seed,
-        versions={
-            "otus": __version__,
-            "python": platform.python_version(),
-            **{p: importlib.metadata.version(p) for p in ("torch", "torchaudio", "numpy", "soundfile")},
-        },
+        versions=_versions(),
     )
-    return TrainedFold(network, card, together, records)
+    return TrainedFold(
+        network,
+        card,
+        validate(
+            network,
+            material.val,
+            context_frames=network.context_frames,
+            points=material.decoding,
+            iou=iou,
+            n_classes=len(targets),
+        ),
+        [{"member": number, **record} for number, m in enumerate(members, start=1) for record in m.epochs],
+    )
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What every network of a fold is trained on and judged by; `sha256` is over the tables it comes from."""
+
+    train: FeatureStore
+    val: FeatureStore
+    clips: list[ClipPosition]
+    n_classes: int
+    decoding: list[DecodingPoint]
+    iou: float
+    onset_frames: int
+    sha256: str
+
+
+def _train_member(
+    material: _Material,
+    number: int,
+    settings: TrainingSettings,
+    seed: int,
+    device: torch.device,
+    resume_folder: Path,
+    progress: Callable[[str], None],
+) -> TrainedModel:
+    """Train one of the networks of a fold, from a seed of its own."""
+    member_seed = derive_seed(seed, "member", number)
+    belongs_to = (material.sha256, settings, material.decoding, material.train.frontend, member_seed)
+    return train_model(
+        material.train,
+        material.clips,
+        material.val,
+        settings=settings,
+        n_classes=material.n_classes,
+        decoding=material.decoding,
+        iou=material.iou,
+        onset_frames=material.onset_frames,
+        seed=member_seed,
+        device=device,
+        resume_path=resume_folder / f"member{number}.pt",
+        digest=hashlib.sha256(repr(belongs_to).encode()).hexdigest(),
+        progress=_as_member(progress, number, settings.members),
+    )
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "torchaudio", "numpy", "soundfile")
+    found = {package: importlib.metadata.version(package) for package in packages}
+    return {"otus": __version__, "python": platform.python_version(), **found}
 
 
 def _as_member(progress: Callable[[str], None], number: int, of: int) -> Callable[[str], None]:
