@@ -149,7 +149,7 @@ def _note(part: pd.DataFrame, row: Mapping[str, Any]) -> str | None:
         notes.append("no annotated call: recall is undefined")
     elif row["n_gt"] < 10:
         notes.append(f"only {row['n_gt']} annotated calls")
-    if row["n_groups"] < 10:  # in simulations, nominal 95 % intervals of 4, 8 and 12 groups covered 78, 88 and 91 %
+    if row["n_groups"] < 10:  # a bootstrap over few groups misses the spread between groups
         notes.append(f"only {row['n_groups']} groups: the interval is too narrow to be trusted")
     if row["n_gt"] and (part["n_gt"] > 0).all():
         notes.append("no recording without calls: false alarms may be underestimated")
