@@ -105,6 +105,7 @@ def test_the_keys_of_csv_columns_are_known():
         (("corpus", "targets"), [1], "'corpus.targets.0': Input should be a valid string (found 1)"),
         (("corpus", "targets"), [], "corpus.targets: name at least one label"),
         (("corpus", "targets"), ["hum", "a", "hum"], "corpus.targets: 'hum' is named twice"),
+        (("corpus", "targets"), ["hum", "micro"], "corpus.targets: 'micro' names the row that pools all labels"),
         (("corpus", "root"), "", "'corpus.root': "),
         (("corpus", "annotations", 0), {"format": "raven"}, "the key 'corpus.annotations.0.files' is missing"),
         (("corpus", "annotations", 0), {"files": "a", "format": "ravn"}, "'auto', 'raven', 'audacity' or 'csv'"),

@@ -291,6 +291,8 @@ class Config(_Settings):
     def _targets_are_named_once(self) -> "Config":
         if not self.corpus.targets:
             raise ValueError("corpus.targets: name at least one label to detect, e.g. targets: [boobook]")
+        if "micro" in self.corpus.targets:
+            raise ValueError("corpus.targets: 'micro' names the row that pools all labels; give the label another name")
         twice = [label for label, count in Counter(self.corpus.targets).items() if count > 1]
         if twice:
             raise ValueError(f"corpus.targets: '{twice[0]}' is named twice; name every label once")
