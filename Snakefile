@@ -12,6 +12,7 @@ if "root" not in (config.get("corpus") or {}):
 
 
 include: "rules/common.smk"
+include: "rules/driver.smk"
 include: "rules/demo.smk"
 include: "rules/inventory.smk"
 include: "rules/prepare.smk"
@@ -27,8 +28,3 @@ rule all:
     default_target: True
     input:
         rules.merge.input,
-
-
-onsuccess:
-    if Path(RESULTS, "metrics.csv").exists():
-        shell("{sys.executable:q} -m otus metrics {RESULTS:q}")

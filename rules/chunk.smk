@@ -20,12 +20,10 @@ rule make_chunks:
         "../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1500),
-        runtime=minutes(10),
+        mem_mb=memory("make_chunks"),
+        runtime=minutes("make_chunks"),
     params:
         chunking=CFG.chunking.model_dump(mode="json"),
         code=code_digest("chunks"),
-    message:
-        "Dividing recordings among {params.chunking[shards]} shard(s)"
     script:
         "../scripts/make_chunks.py"

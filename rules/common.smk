@@ -1,6 +1,7 @@
 """Settings, names and resources that the stages share."""
 
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -8,8 +9,12 @@ from snakemake.exceptions import WorkflowError
 try:
     from otus.config import parse_config
     from otus.errors import OtusError
-    from otus.fingerprint import corpus_fingerprint
+    from otus.fingerprint import check_root, corpus_fingerprint
     from otus.provenance import code_digest, share_sources
+    from otus.resources.requests import request_mb, request_min
+    from otus.site import load_site
+    from otus.resources.usage import read_usage
+    from otus.resources.workload import Workload
 except ImportError as error:
     raise WorkflowError(
         f"Otus is not installed in this environment ({error}); see README.md."
@@ -17,6 +22,9 @@ except ImportError as error:
 
 try:
     CFG = parse_config(config)
+    SITE = load_site()
+    if CFG.corpus.demo is None:
+        check_root(Path(CFG.corpus.root))
 except OtusError as error:
     raise WorkflowError(str(error))
 
@@ -28,6 +36,8 @@ TARGETS = CFG.corpus.targets
 FOLDS = list(range(1, (CFG.split.folds or 1) + 1))
 SHARDS = list(range(1, CFG.chunking.shards + 1))
 MODELS = [f"{d}-{t}" for d in CFG.datasets for t in CFG.training]
+WORKLOAD = Workload(CFG)
+PAST_JOBS = read_usage(Path(SITE.usage))
 
 
 wildcard_constraints:
@@ -38,14 +48,24 @@ wildcard_constraints:
     shard="|".join(map(str, SHARDS)),
 
 
-def corpus_state():
-    """What the inventory depends on besides its settings: the files of the corpus, or how the demo is made."""
+@cache
+def fingerprint():
+    """The digest of the files of the corpus: all are walked through, once, and only if somebody asks."""
+    return corpus_fingerprint(Path(ROOT), CFG.corpus)
+
+
+def corpus_state(wildcards):
+    """What the inventory depends on besides its settings: the files of the corpus, or how the demo is made.
+
+    A process that runs the job of another stage asks in passing and needs no answer.
+    """
     if CFG.corpus.demo is not None:
         return CFG.corpus.demo.model_dump(mode="json")
-    try:
-        return corpus_fingerprint(Path(ROOT), CFG.corpus)
-    except OtusError as error:
-        raise WorkflowError(str(error))
+    if (
+        workflow.is_main_process
+        or "take_inventory" in workflow.dag_settings.allowed_rules
+    ):
+        return fingerprint()
 
 
 def training_of(wildcards):
@@ -68,19 +88,28 @@ def training_gpu(wildcards):
     return gpu_of(CFG.training[wildcards.training].device)
 
 
-def memory(base_mb):
-    """Memory that grows with every attempt."""
-
-    def with_attempt(wildcards, attempt):
-        return base_mb * attempt
-
-    return with_attempt
+@cache
+def asked(request, rule, load, device, attempt):
+    """A request; a job on `auto` asks for what it takes on a GPU, because it asks for one."""
+    return request(rule, load, "cpu" if device == "cpu" else "cuda", PAST_JOBS, attempt)
 
 
-def minutes(base_min):
-    """Run time that grows with every attempt."""
+def request_of(request, rule):
+    """What a job asks for, growing with its audio, its model and every attempt."""
 
-    def with_attempt(wildcards, attempt):
-        return base_min * attempt
+    def of_job(wildcards, attempt):
+        names = dict(wildcards.items())
+        load, device = WORKLOAD.load(rule, names), WORKLOAD.device(rule, names)
+        return asked(request, rule, load, device, attempt)
 
-    return with_attempt
+    return of_job
+
+
+def memory(rule):
+    """Memory in MB of a job of the rule."""
+    return request_of(request_mb, rule)
+
+
+def minutes(rule):
+    """Run time in minutes of a job of the rule."""
+    return request_of(request_min, rule)

@@ -13,8 +13,8 @@ if CFG.corpus.demo is not None:
             "../envs/cpu.yaml"
         threads: 1
         resources:
-            mem_mb=memory(1500),
-            runtime=minutes(10),
+            mem_mb=memory("make_demo_corpus"),
+            runtime=minutes("make_demo_corpus"),
         params:
             settings=CFG.corpus.demo.model_dump(mode="json"),
             code=code_digest("demo"),

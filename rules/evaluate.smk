@@ -40,14 +40,12 @@ rule evaluate_model:
         "../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=minutes(60),
+        mem_mb=memory("evaluate_model"),
+        runtime=minutes("evaluate_model"),
     params:
         folds=FOLDS,
         shards=len(SHARDS),
         evaluation=CFG.evaluation.model_dump(mode="json"),
         code=code_digest("evaluation", "scores"),
-    message:
-        "Evaluating {wildcards.dataset}-{wildcards.training}"
     script:
         "../scripts/evaluate_model.py"

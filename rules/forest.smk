@@ -31,8 +31,8 @@ rule filter_selections:
         "../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=minutes(60),
+        mem_mb=memory("filter_selections"),
+        runtime=minutes("filter_selections"),
     params:
         root=ROOT,
         targets=TARGETS,
@@ -40,7 +40,5 @@ rule filter_selections:
         evaluation=CFG.evaluation.model_dump(mode="json"),
         seed=CFG.seed,
         code=code_digest("forest"),
-    message:
-        "Fitting and judging forests on the selections of {wildcards.dataset}-{wildcards.training}"
     script:
         "../scripts/filter_selections.py"

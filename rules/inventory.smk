@@ -25,13 +25,11 @@ rule take_inventory:
         "../envs/cpu.yaml"
     threads: 2
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(60),
+        mem_mb=memory("take_inventory"),
+        runtime=minutes("take_inventory"),
     params:
         corpus=CFG.corpus.model_dump(mode="json", exclude={"demo"}),
-        state=corpus_state(),
+        state=corpus_state,
         code=code_digest("inventory"),
-    message:
-        "Looking through the corpus"
     script:
         "../scripts/take_inventory.py"

@@ -49,15 +49,13 @@ rule merge_metrics:
         "../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(20),
+        mem_mb=memory("merge_metrics"),
+        runtime=minutes("merge_metrics"),
     params:
         targets=TARGETS,
         bootstrap=CFG.evaluation.bootstrap,
         seed=CFG.seed,
         code=code_digest("merge"),
-    message:
-        "Merging the metrics of all models"
     script:
         "../scripts/merge_metrics.py"
 
@@ -91,8 +89,8 @@ rule write_report:
         "../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(20),
+        mem_mb=memory("write_report"),
+        runtime=minutes("write_report"),
     params:
         root=ROOT,
         targets=TARGETS,
@@ -100,7 +98,5 @@ rule write_report:
         config=CFG.model_dump(mode="json"),
         seed=CFG.seed,
         code=code_digest("report"),
-    message:
-        "Writing the report"
     script:
         "../scripts/write_report.py"

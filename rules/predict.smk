@@ -29,14 +29,13 @@ rule predict_shard:
         "../envs/gpu.yaml"
     threads: CFG.prediction.threads
     resources:
-        mem_mb=memory(4000),
-        runtime=minutes(120),
+        mem_mb=memory("predict_shard"),
+        runtime=minutes("predict_shard"),
         gpu=gpu_of(CFG.prediction.device),
+        gpu_jobs=gpu_of(CFG.prediction.device),
     params:
         root=ROOT,
         prediction=CFG.prediction.model_dump(mode="json"),
         code=code_digest("inference", "models"),
-    message:
-        "Scoring shard {wildcards.shard} with {wildcards.dataset}-{wildcards.training}, fold {wildcards.fold}"
     script:
         "../scripts/predict_shard.py"

@@ -25,15 +25,13 @@ rule make_dataset:
         "../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(20),
+        mem_mb=memory("make_dataset"),
+        runtime=minutes("make_dataset"),
     params:
         targets=TARGETS,
         split=CFG.split.model_dump(mode="json"),
         dataset=lambda wc: CFG.datasets[wc.dataset].model_dump(mode="json"),
         seed=CFG.seed,
         code=code_digest("datasets"),
-    message:
-        "Splitting groups and mining noise for {wildcards.dataset}"
     script:
         "../scripts/make_dataset.py"

@@ -29,9 +29,10 @@ rule train_model:
         "../envs/gpu.yaml"
     threads: training_threads
     resources:
-        mem_mb=memory(6000),
-        runtime=minutes(240),
+        mem_mb=memory("train_model"),
+        runtime=minutes("train_model"),
         gpu=training_gpu,
+        gpu_jobs=training_gpu,
     params:
         root=ROOT,
         targets=TARGETS,
@@ -40,7 +41,5 @@ rule train_model:
         iou=CFG.evaluation.iou[0],
         seed=CFG.seed,
         code=code_digest("training", "models"),
-    message:
-        "Training {wildcards.dataset}-{wildcards.training}, fold {wildcards.fold}"
     script:
         "../scripts/train_model.py"

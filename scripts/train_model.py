@@ -9,11 +9,12 @@ from otus.config import DecodingSettings, TrainingSettings
 from otus.joblog import job_log
 from otus.models.card import save_model
 from otus.seeds import derive_seed
+from otus.stopping import stop_on_signals
 from otus.tables import read_table
 from otus.training import TrainingTables, train_fold
 from otus.training.loop import records_as_jsonl
 
-log = job_log(snakemake.log[0])
+log, stop = job_log(snakemake.log[0]), stop_on_signals()
 params, out, wildcards = snakemake.params, snakemake.output, snakemake.wildcards
 fold, model = int(wildcards.fold), f"{wildcards.dataset}-{wildcards.training}"
 tables = {name: read_table(snakemake.input[name], name) for name in ("recordings", "annotations", "clips", "splits")}
@@ -31,6 +32,7 @@ trained = train_fold(
     iou=params.iou,
     seed=derive_seed(params.seed, "train", model, fold),
     resume_folder=resume,
+    stop=stop,
     progress=log,
 )
 save_model(Path(out.weights), Path(out.card), trained.network, trained.card)

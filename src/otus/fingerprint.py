@@ -56,12 +56,17 @@ def walk(root: Path) -> list[FoundFile]:
     Links are followed, except one that leads back to a folder that it lies in. Folders that may not be opened
     are passed over. Raises DataError if `root` is missing or not a folder.
     """
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(f"corpus.root: {root} {what}; set it to the folder that holds the recordings.")
+    check_root(root)
     found: list[FoundFile] = []
     _scan(root, "", (), found)
     return sorted(found, key=lambda file: file.path)
+
+
+def check_root(root: Path) -> None:
+    """Raise DataError if `root` is missing or not a folder."""
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise DataError(f"corpus.root: {root} {what}; set it to the folder that holds the recordings.")
 
 
 def select_files(files: Iterable[FoundFile], settings: CorpusSettings) -> CorpusFiles:

@@ -4,6 +4,7 @@ Columns: recording_id, frame, one per label (activity) and one `onset:<label>` p
 1/16384: far finer than any threshold, and the zeros in the mantissa compress.
 """
 
+import contextlib
 import itertools
 import json
 from collections.abc import Collection, Sequence
@@ -25,7 +26,10 @@ Logits = NDArray[np.float32]
 
 
 class ScoreWriter:
-    """Write the scores of one recording stretch after another; use as a context manager."""
+    """Write the scores of one recording stretch after another, a row group each; use as a context manager.
+
+    Raises MissingPartError if the disk is full or the folder cannot be written; nothing is left then.
+    """
 
     def __init__(self, path: Path, classes: Sequence[str], frame_hop_s: float) -> None:
         self._names = [*classes, *(f"onset:{c}" for c in classes)]
@@ -35,16 +39,20 @@ class ScoreWriter:
             + [(name, pa.float32()) for name in self._names],
             metadata={k: json.dumps(v) for k, v in {**metadata, "classes": list(classes)}.items()},
         )
-        self._replacing = replacing(path)
+        self._path = path
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._writer = pq.ParquetWriter(
-            self._replacing.__enter__(),
-            self._schema,
-            compression="zstd",
-            use_dictionary=["recording_id"],
-            column_encoding={"frame": "DELTA_BINARY_PACKED", **dict.fromkeys(self._names, "BYTE_STREAM_SPLIT")},
-        )
+        with contextlib.ExitStack() as opening:
+            self._writer = pq.ParquetWriter(
+                opening.enter_context(replacing(self._path)),
+                self._schema,
+                compression="zstd",
+                use_dictionary=["recording_id"],
+                column_encoding={"frame": "DELTA_BINARY_PACKED", **dict.fromkeys(self._names, "BYTE_STREAM_SPLIT")},
+            )
+            opening.callback(self._writer.close)
+            self._open = opening.pop_all()
         return self
 
     def write(self, recording_id: str, first_frame: int, logits: Logits) -> None:
@@ -53,11 +61,14 @@ class ScoreWriter:
         ids = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, dtype=np.int32)), pa.array([recording_id]))
         frames = pa.array(np.arange(first_frame, first_frame + n, dtype=np.int32))
         rounded = (np.round(logits / _STEP) * _STEP).astype(np.float32)
-        self._writer.write_table(pa.table([ids, frames, *(pa.array(row) for row in rounded)], schema=self._schema))
+        self.append(pa.table([ids, frames, *(pa.array(row) for row in rounded)], schema=self._schema))
+
+    def append(self, stretch: pa.Table) -> None:
+        """Append a stretch as it is: a row group of another score file of the same model."""
+        self._writer.write_table(stretch, row_group_size=max(1, len(stretch)))
 
     def __exit__(self, *error: Any) -> None:
-        self._writer.close()
-        self._replacing.__exit__(*error)
+        self._open.__exit__(*error)
 
 
 def read_scores(paths: Sequence[str | Path], *, only: Collection[str]) -> tuple[dict[str, Logits], list[str], float]:

@@ -1,10 +1,18 @@
+import contextlib
+import errno
 import json
 import math
 import os
+import re
+import resource
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from otus.atomic import read_json, replacing, write_json, write_text
+from otus.atomic import read_json, replacing, storage_explained, storage_failure, write_json, write_text
+from otus.errors import MissingPartError
+from otus.tables import table, write_table
 
 
 def names(folder):
@@ -87,3 +95,91 @@ def test_json_that_others_cannot_read_is_refused_and_the_old_file_kept(tmp_path,
     with pytest.raises((ValueError, TypeError)):
         write_json(tmp_path / "a.json", {"x": value})
     assert read_json(tmp_path / "a.json") == {"x": 1} and names(tmp_path) == ["a.json"]
+
+
+SAID = {
+    "ENOSPC": "the disk has no room for it",
+    "EDQUOT": "your quota is used up",
+    "EFBIG": "larger than the system allows",
+    "EROFS": "the folder is read-only",
+    "EACCES": "access is denied",
+    "EPERM": "access is denied",
+    "ENAMETOOLONG": "the name is too long",
+    "EMFILE": "this job has too many files open",
+    "ENFILE": "this machine has too many files open",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("filename", ["temporary", "folder", "none"])
+def test_what_the_disk_refuses_is_one_sentence_and_the_old_file_stays(tmp_path, name, filename):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(MissingPartError) as caught, replacing(target) as temporary:
+        temporary.write_text("half")
+        at = {"temporary": [str(temporary)], "folder": [str(tmp_path)], "none": []}[filename]
+        raise OSError(getattr(errno, name), "as the system says it", *at)
+    text = str(caught.value)
+    assert text.startswith(f"{target}: ") and SAID[name] in text and text.endswith(".") and "\n" not in text
+    assert " MB free on /" in text
+    assert caught.value.exit_code == 5
+    assert isinstance(caught.value.__cause__, OSError)
+    assert names(tmp_path) == ["a.txt"] and target.read_text() == "old"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_file_that_is_read_meanwhile_is_not_taken_for_the_one_that_is_written(tmp_path, number):
+    with pytest.raises(OSError, match=r"other\.wav"), replacing(tmp_path / "a.txt"):
+        raise OSError(number, "denied", str(tmp_path / "other.wav"))
+
+
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
+    assert storage_failure(FileNotFoundError(errno.ENOENT, "gone"), tmp_path / "a") is None
+    with pytest.raises(FileNotFoundError), storage_explained(tmp_path / "a"):
+        (tmp_path / "b").unlink()
+
+
+@contextlib.contextmanager
+def small_files_only(most_bytes):
+    """No file can be written beyond this size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_file_that_does_not_fit_leaves_the_old_one_whatever_writes_it(tmp_path):
+    wide = table("splits", pd.DataFrame({"recording_id": [os.urandom(8).hex() for _ in range(500)]}))
+    same = table("splits", pd.DataFrame({"recording_id": ["a" * 10] * 500}))
+    for path, write in {
+        "a.txt": lambda path: write_text(path, "x" * 5000),
+        "b.json": lambda path: write_json(path, list(range(5000))),
+        "c.parquet": lambda path: write_table(path, "splits", wide),
+        "d.csv": lambda path: write_table(tmp_path / "e.parquet", "splits", same, csv=path),
+    }.items():
+        (tmp_path / path).write_text("old")
+        with small_files_only(4000), pytest.raises(MissingPartError, match=path):
+            write(tmp_path / path)
+        assert (tmp_path / path).read_text() == "old"
+    assert names(tmp_path) == ["a.txt", "b.json", "c.parquet", "d.csv", "e.parquet"]
+
+
+def test_a_name_that_is_too_long_is_explained(tmp_path):
+    with pytest.raises(MissingPartError, match="the name is too long"):
+        write_text(tmp_path / ("x" * 300), "text")
+
+
+def test_free_space_is_that_of_the_disk_that_the_file_would_lie_on(tmp_path):
+    found = str(storage_failure(OSError(errno.ENOSPC, ""), tmp_path / "not" / "made" / "yet.txt"))
+    mount = next(p for p in (tmp_path, *tmp_path.parents) if p.is_mount())
+    assert f"MB free on {mount}" in found
+    free = int(re.search(r"\(([\d,]+) MB", found)[1].replace(",", ""))
+    status = os.statvfs(tmp_path)
+    assert abs(free - status.f_bavail * status.f_frsize / 2**20) < 2000
+
+
+def test_a_relative_path_has_a_disk_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "MB free on /" in str(storage_failure(OSError(errno.EDQUOT, ""), Path("a.txt")))

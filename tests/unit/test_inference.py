@@ -1,6 +1,9 @@
-"""Chunked scoring, items, failures."""
+"""Chunked scoring, items, failures, stopping and going on."""
 
+import contextlib
 import itertools
+import json
+import resource
 
 import numpy as np
 import pandas as pd
@@ -11,13 +14,14 @@ import torch
 from otus.audio import AudioInfo, inspect, sha256
 from otus.chunks import make_chunks
 from otus.config import ChunkSettings, NetworkSettings
-from otus.errors import StageError
+from otus.errors import MissingPartError, StageError
 from otus.frontend import Frontend
-from otus.inference import predict_shard
+from otus.inference import parts, predict_shard, shard
 from otus.inference.dense import frames_of_chunk
 from otus.models import build_network
 from otus.models.card import ModelCard
 from otus.scores import read_scores
+from otus.stopping import StoppedError
 from otus.tables import table
 
 SETTINGS = NetworkSettings(channels=4, temporal_channels=8, dilations=[1, 2, 4], frequency_blocks=1)
@@ -69,10 +73,42 @@ def corpus(tmp_path):
     return tmp_path, table("recordings", rows)
 
 
-def predict(corpus, out, *, chunk_s, context_s=4.0, skip=(), allowed=0.0, frontend=None, net=None):
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks as small as these are slower on several threads, and much slower beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def never():
+    return False
+
+
+def after(calls):
+    """A stop that is asked for at this call and from then on."""
+    counter = itertools.count(1)
+    return lambda: next(counter) >= calls
+
+
+def predict(
+    corpus,
+    out,
+    *,
+    chunk_s,
+    context_s=4.0,
+    skip=(),
+    allowed=0.0,
+    frontend=None,
+    net=None,
+    seed=0,
+    stop=never,
+    lines=None,
+):
     root, recordings = corpus
     frontend = frontend or Frontend(16_000, 160, 512, 16, 0.0, 8000.0, "mel")
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     net = net or build_network("dense_resnet", bands=16, n_classes=1, settings=SETTINGS).eval()
     chunks = make_chunks(recordings, ChunkSettings(chunk_s=chunk_s, context_s=context_s))
     result = predict_shard(
@@ -83,9 +119,11 @@ def predict(corpus, out, *, chunk_s, context_s=4.0, skip=(), allowed=0.0, fronte
         make_card(frontend, build_network("dense_resnet", bands=16, n_classes=1, settings=SETTINGS).context_frames),
         skip=set(skip),
         scores_path=out,
+        resume_folder=out.parent / f"{out.stem}.resume",
         device=torch.device("cpu"),
         max_failed_fraction=allowed,
-        progress=lambda line: None,
+        stop=stop,
+        progress=(lambda line: None) if lines is None else lines.append,
     )
     return chunks, result
 
@@ -154,3 +192,213 @@ def test_chunks_with_too_little_context_are_refused(corpus, tmp_path):
 def test_items_are_a_table(corpus, tmp_path):
     _, result = predict(corpus, tmp_path / "s.parquet", chunk_s=2.0)
     pd.testing.assert_frame_equal(result.items, table("items", result.items))
+
+
+def steady(items):
+    """What the items of two runs must agree on."""
+    return items.drop(columns=["wall_s", "attempt"])
+
+
+@pytest.fixture
+def whole(corpus, tmp_path):
+    """Scores (bytes) and items of an uninterrupted run over nine chunks."""
+    _, result = predict(corpus, tmp_path / "whole.parquet", chunk_s=2.0)
+    assert len(result.items) == 9 and set(result.items["attempt"]) == {1}
+    return (tmp_path / "whole.parquet").read_bytes(), result
+
+
+def assert_same(whole, path, result):
+    pd.testing.assert_frame_equal(steady(result.items), steady(whole[1].items))
+    assert result.audio_s == whole[1].audio_s
+    assert path.read_bytes() == whole[0]
+
+
+def names(out):
+    return sorted(p.name for p in (out.parent / f"{out.stem}.resume").iterdir())
+
+
+@pytest.mark.parametrize("calls", range(1, 9))
+def test_a_stopped_prediction_goes_on_and_ends_with_the_same_files(corpus, whole, tmp_path, calls):
+    out, lines = tmp_path / "s.parquet", []
+    with pytest.raises(StoppedError, match=f"after {calls} of 9 chunks; the state is saved in .*s.resume and the next"):
+        predict(corpus, out, chunk_s=2.0, stop=after(calls))
+    assert not out.exists() and names(out) == ["part-00001.json", "part-00001.parquet"]
+    _, result = predict(corpus, out, chunk_s=2.0, lines=lines)
+    assert lines[0] == f"resuming after {calls} of 9 chunks" and lines[-1].startswith("9 of 9 chunks")
+    assert_same(whole, out, result)
+    assert set(result.items["attempt"]) == {1}
+
+
+def test_a_prediction_stopped_after_every_chunk_ends_with_the_same_files(corpus, whole, tmp_path):
+    out = tmp_path / "s.parquet"
+    for _ in range(8):
+        with pytest.raises(StoppedError):
+            predict(corpus, out, chunk_s=2.0, stop=after(1))
+    _, result = predict(corpus, out, chunk_s=2.0, stop=after(1))
+    assert len(names(out)) == 18
+    assert_same(whole, out, result)
+
+
+def test_a_part_is_finished_after_some_time_and_holds_no_skipped_chunk(corpus, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_PART_S", 0.0)
+    out = tmp_path / "s.parquet"
+    predict(corpus, out, chunk_s=2.0)
+    assert len(names(out)) == 18 and out.read_bytes() == whole[0]
+    _, result = predict(corpus, tmp_path / "t.parquet", chunk_s=2.0, skip={"b"})
+    assert len(names(tmp_path / "t.parquet")) == 12
+    assert result.items["status"].value_counts().to_dict() == {"ok": 6, "skipped": 3}
+
+
+def test_a_job_killed_between_the_scores_and_the_items_of_a_part(corpus, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_PART_S", 0.0)
+    out, lines, calls, real = tmp_path / "s.parquet", [], itertools.count(1), parts.write_json
+
+    def killed(*args):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        real(*args)
+
+    monkeypatch.setattr(parts, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict(corpus, out, chunk_s=2.0)
+    assert len(names(out)) == 7
+    (out.parent / "s.resume" / ".part-00005.parquet.tmp-123").write_bytes(b"PAR1")
+    _, result = predict(corpus, out, chunk_s=2.0, lines=lines)
+    assert lines[0].endswith("s.resume: part-00004 not taken over: incomplete")
+    assert lines[1] == "resuming after 3 of 9 chunks"
+    assert_same(whole, out, result)
+    assert not [n for n in names(out) if "tmp" in n]
+
+
+def test_a_job_killed_after_the_scores_file_makes_it_again(corpus, whole, tmp_path, monkeypatch):
+    out = tmp_path / "s.parquet"
+    predict(corpus, out, chunk_s=2.0)
+    monkeypatch.setattr(shard, "score_frames", None)
+    for leftover in (True, False):
+        if not leftover:
+            out.unlink()
+        _, result = predict(corpus, out, chunk_s=2.0)
+        assert_same(whole, out, result)
+
+
+DAMAGES = {
+    "scores lost": lambda folder: (folder / "part-00002.parquet").unlink(),
+    "scores cut": lambda folder: cut(folder / "part-00002.parquet"),
+    "items cut": lambda folder: cut(folder / "part-00002.json"),
+    "items empty": lambda folder: (folder / "part-00002.json").write_bytes(b""),
+    "items garbage": lambda folder: (folder / "part-00002.json").write_bytes(bytes(range(256))),
+    "items of another kind": lambda folder: (folder / "part-00002.json").write_text("[1, 2]"),
+    "items without digest": lambda folder: (folder / "part-00002.json").write_text("{}"),
+    "scores of another part": lambda folder: (folder / "part-00001.parquet").replace(folder / "part-00002.parquet"),
+}
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_parts_are_said_and_scored_again(corpus, whole, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(parts, "_PART_S", 0.0)
+    out, lines = tmp_path / "s.parquet", []
+    with pytest.raises(StoppedError):
+        predict(corpus, out, chunk_s=2.0, stop=after(4))
+    DAMAGES[damage](out.parent / "s.resume")
+    _, result = predict(corpus, out, chunk_s=2.0, lines=lines)
+    lost = 2 if damage == "scores of another part" else 1
+    assert "part-00002 not taken over: damaged" in lines[0]
+    assert lines[1] == f"resuming after {4 - lost} of 9 chunks"
+    assert_same(whole, out, result)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"chunk_s": 1.0}, {"skip": {"c"}}, {"frontend": Frontend(16_000, 160, 512, 16, 0, 4000, "mel")}],
+)
+def test_parts_of_another_run_are_not_taken_over(corpus, tmp_path, change):
+    out, lines = tmp_path / "s.parquet", []
+    with pytest.raises(StoppedError):
+        predict(corpus, out, chunk_s=2.0, stop=after(4))
+    changed = {"chunk_s": 2.0} | change
+    _, result = predict(corpus, out, **changed, lines=lines)
+    assert lines[0].endswith("part-00001 not taken over: of other recordings, chunks, weights or code")
+    assert not any("resuming" in line for line in lines)
+    _, fresh = predict(corpus, tmp_path / "fresh.parquet", **changed)
+    assert_same(((tmp_path / "fresh.parquet").read_bytes(), fresh), out, result)
+
+
+def test_parts_of_a_recording_that_was_replaced_are_not_taken_over(corpus, tmp_path):
+    out, lines = tmp_path / "s.parquet", []
+    with pytest.raises(StoppedError):
+        predict(corpus, out, chunk_s=2.0, stop=after(4))
+    root, recordings = corpus
+    altered = recordings.assign(sha256=["0", *recordings["sha256"][1:]])
+    predict((root, altered), out, chunk_s=2.0, lines=lines)
+    assert "of other recordings" in lines[0]
+
+
+def test_failed_chunks_are_tried_again_and_the_attempts_counted(corpus, whole, tmp_path, monkeypatch):
+    out, good = tmp_path / "s.parquet", (tmp_path / "b.wav").read_bytes()
+    (tmp_path / "b.wav").write_bytes(b"RIFFgarbage")
+    for attempt in (1, 2):
+        lines = []
+        with pytest.raises(StageError, match="3 of 9 chunks failed"):
+            predict(corpus, out, chunk_s=2.0, lines=lines)
+        assert not out.exists()
+        assert lines[-1].startswith("9 of 9") and ("resuming after 6 of 9 chunks" in lines) == (attempt == 2)
+    _, tolerant = predict(corpus, out, chunk_s=2.0, allowed=0.5)
+    failed = tolerant.items[tolerant.items["status"] == "failed"]
+    assert set(failed["attempt"]) == {3} and set(failed["recording_id"]) == {"b"}
+    (tmp_path / "b.wav").write_bytes(good)
+    scored, real = [], shard.score_frames
+    monkeypatch.setattr(shard, "score_frames", lambda *args, **kwargs: scored.append(1) or real(*args, **kwargs))
+    _, result = predict(corpus, out, chunk_s=2.0)
+    assert len(scored) == 3
+    assert_same(whole, out, result)
+    attempts = result.items.groupby("recording_id")["attempt"].unique().map(list).to_dict()
+    assert attempts == {"a": [1], "b": [4], "c": [1]}
+
+
+def test_a_part_that_another_job_altered_is_refused(corpus, tmp_path, monkeypatch):
+    out, real = tmp_path / "s.parquet", shard._refuse_too_many_failures
+
+    def meddled(*args):
+        cut(tmp_path / "s.resume" / "part-00001.parquet")
+        real(*args)
+
+    monkeypatch.setattr(shard, "_refuse_too_many_failures", meddled)
+    with pytest.raises(StageError, match=r"part-00001\.parquet: altered meanwhile"):
+        predict(corpus, out, chunk_s=2.0)
+    assert not out.exists()
+
+
+@contextlib.contextmanager
+def small_files_only(most_bytes):
+    """No file can be written beyond this size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("most_bytes", [100, 2500, 7000])
+def test_a_full_disk_is_one_sentence_and_finished_parts_stay(corpus, whole, tmp_path, monkeypatch, most_bytes):
+    out = tmp_path / "s.parquet"
+    with pytest.raises(StoppedError):
+        predict(corpus, out, chunk_s=2.0, stop=after(4))
+    kept = names(out)
+    with small_files_only(most_bytes), pytest.raises(MissingPartError, match=r"s.*parquet: .*MB free on.* start again"):
+        predict(corpus, out, chunk_s=2.0)
+    assert names(out)[:2] == kept and not out.exists()
+    assert not list(tmp_path.rglob("*tmp-*"))
+    _, result = predict(corpus, out, chunk_s=2.0)
+    assert_same(whole, out, result)
+
+
+def test_the_items_of_a_part_are_readable_text(corpus, tmp_path):
+    predict(corpus, tmp_path / "s.parquet", chunk_s=2.0)
+    content = json.loads((tmp_path / "s.resume" / "part-00001.json").read_text())
+    assert [c["row_group"] for c in content["chunks"]] == list(range(9))
+    assert content["chunks"][0]["item"]["status"] == "ok"

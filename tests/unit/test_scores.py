@@ -1,12 +1,14 @@
 """The score store."""
 
+import resource
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from otus.errors import DataError
+from otus.errors import DataError, MissingPartError
 from otus.scores import ScoreWriter, read_scores
 from otus.tables import table, write_table
 
@@ -138,3 +140,29 @@ def test_failed_writing_leaves_nothing_and_keeps_the_old_file(tmp_path):
 def test_same_scores_same_bytes(tmp_path):
     first, second = (write(tmp_path / f"{i}.parquet", [("a", 0, logits(500)), ("b", 0, logits(50))]) for i in "12")
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_every_stretch_is_a_row_group_and_can_be_copied_byte_for_byte(tmp_path):
+    parts = [("a", 0, logits(1_100_000)), ("b", 0, logits(1)), ("a", 1_100_000, logits(40))]
+    path = write(tmp_path / "s.parquet", parts)
+    with pq.ParquetFile(path) as file:
+        assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [1_100_000, 1, 40]
+        with ScoreWriter(tmp_path / "copy.parquet", ["call"], HOP_S) as writer:
+            for i in range(file.num_row_groups):
+                writer.append(file.read_row_group(i))
+    assert (tmp_path / "copy.parquet").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("most_bytes", [0, 2000])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, most_bytes):
+    path = write(tmp_path / "s.parquet", [("a", 0, logits(5))])
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        with pytest.raises(MissingPartError, match=r"s\.parquet: .* MB free on /"):
+            write(path, [("a", 0, logits(5000))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["s.parquet"]

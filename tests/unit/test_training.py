@@ -1,6 +1,9 @@
 """Cuts, labels, augmentation, the loss, early stopping, resuming."""
 
+import contextlib
 import dataclasses
+import itertools
+import resource
 
 import numpy as np
 import pytest
@@ -8,14 +11,16 @@ import soundfile
 import torch
 
 from otus.audio import inspect
-from otus.config import AugmentationSettings, NetworkSettings, TrainingSettings
-from otus.errors import StageError
+from otus.config import AugmentationSettings, DecodingSettings, NetworkSettings, TrainingSettings
+from otus.errors import MissingPartError, StageError
 from otus.frontend import INPUT_RANGE, Frontend
 from otus.selections import DecodingPoint
-from otus.training import loop
+from otus.stopping import StoppedError
+from otus.tables import table
+from otus.training import TrainingTables, loop, train_fold
 from otus.training.augmentation import augment
 from otus.training.cuts import Batch, ClipPosition, FeatureStore, LabelledRecording, draw_batches, frame_labels
-from otus.training.loop import frame_loss, train_model
+from otus.training.loop import TrainingMaterial, frame_loss, train_model
 from otus.training.validation import score_store, validate
 
 RATE = 8000
@@ -58,32 +63,61 @@ def positions(recordings):
     ] + [ClipPosition(i, 10, 60, False) for i in range(len(recordings))]
 
 
-@pytest.fixture
-def corpus(tmp_path):
-    train = [make_recording(tmp_path, f"t{i}", [(1.0, 1.5), (3.0 + 0.1 * i, 3.6)], seed=i) for i in range(3)]
-    val = [make_recording(tmp_path, "v0", [(2.0, 2.4), (4.0, 4.5)], seed=9), make_recording(tmp_path, "v1", [], seed=8)]
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks as small as these are slower on several threads, and much slower beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    train = [make_recording(folder, f"t{i}", [(1.0, 1.5), (3.0 + 0.1 * i, 3.6)], seed=i) for i in range(3)]
+    val = [make_recording(folder, "v0", [(2.0, 2.4), (4.0, 4.5)], seed=9), make_recording(folder, "v1", [], seed=8)]
     return train, val
 
 
-def fit(corpus, resume, *, settings=SETTINGS, digest="d", seed=1):
+def never():
+    return False
+
+
+def after(calls):
+    """A stop that is asked for at this call and from then on."""
+    counter = itertools.count(1)
+    return lambda: next(counter) >= calls
+
+
+def fit(corpus, resume, *, settings=SETTINGS, digest="d", seed=1, stop=never, budget=10**8):
     train, val = corpus
     lines = []
     trained = train_model(
-        FeatureStore(train, FRONTEND, 10**8),
-        positions(train),
-        FeatureStore(val, FRONTEND, 10**8),
+        TrainingMaterial(
+            train=FeatureStore(train, FRONTEND, budget),
+            val=FeatureStore(val, FRONTEND, budget),
+            clips=positions(train),
+            n_classes=1,
+            decoding=[POINT],
+            iou=0.4,
+            onset_frames=2,
+        ),
         settings=settings,
-        n_classes=1,
-        decoding=[POINT],
-        iou=0.4,
-        onset_frames=2,
         seed=seed,
         device=torch.device("cpu"),
         resume_path=resume,
         digest=digest,
+        stop=stop,
         progress=lines.append,
     )
     return trained, lines
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """An uninterrupted training."""
+    return fit(corpus, tmp_path_factory.mktemp("whole") / "r.pt")[0]
 
 
 def weights(trained):
@@ -174,8 +208,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(corpus, tmp_p
     assert not torch.equal(first, third)
 
 
-def test_a_killed_training_resumes_and_ends_with_the_same_weights(corpus, tmp_path, monkeypatch):
-    whole, _ = fit(corpus, tmp_path / "whole.pt")
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(corpus, whole, tmp_path, monkeypatch):
     real, calls = loop.validate, []
 
     def killed(*args, **kwargs):
@@ -197,7 +230,206 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(corpus, tmp_pa
 def test_the_state_of_another_training_is_not_taken_over(corpus, tmp_path):
     fit(corpus, tmp_path / "r.pt", digest="one")
     _, lines = fit(corpus, tmp_path / "r.pt", digest="two")
-    assert "resuming" not in lines[0]
+    assert lines[0].endswith("r.pt is the state of another training: starting anew")
+    assert lines[1].startswith("epoch 1/3")
+
+
+# Three epochs of three batches; a stop is asked for before each epoch and after each batch.
+@pytest.mark.parametrize("calls", range(1, 13))
+def test_a_stopped_training_ends_with_the_same_weights_and_records(corpus, whole, tmp_path, calls):
+    epochs, batches = (calls - 1) // 4, (calls - 1) % 4
+    with pytest.raises(StoppedError, match=rf"after {epochs} of 3 epochs; the state is saved in .*r\.pt and the next"):
+        fit(corpus, tmp_path / "r.pt", stop=after(calls))
+    resumed, lines = fit(corpus, tmp_path / "r.pt")
+    assert lines[0] == f"resuming after epoch {epochs} of 3" + (
+        f" and {batches} batches of the next" if batches else ""
+    )
+    assert torch.equal(weights(whole), weights(resumed))
+    assert whole.epochs == resumed.epochs and whole.best_epoch == resumed.best_epoch
+
+
+def test_a_training_stopped_after_every_batch_and_every_epoch_ends_the_same(corpus, whole, tmp_path):
+    stops = 0
+    while True:
+        try:
+            resumed, _ = fit(corpus, tmp_path / "r.pt", stop=after(2))
+            break
+        except StoppedError:
+            stops += 1
+    assert stops == 11  # nine batches, and before the second and the third epoch
+    assert torch.equal(weights(whole), weights(resumed)) and whole.epochs == resumed.epochs
+
+
+@pytest.mark.parametrize("calls", [2, 6])
+def test_recordings_beyond_the_memory_budget_do_not_change_a_resumed_training(corpus, tmp_path, calls):
+    one_recording = 2 * FRONTEND.bands * 600
+    whole, _ = fit(corpus, tmp_path / "whole.pt", budget=one_recording)
+    with pytest.raises(StoppedError):
+        fit(corpus, tmp_path / "r.pt", stop=after(calls), budget=one_recording)
+    resumed, _ = fit(corpus, tmp_path / "r.pt", budget=one_recording)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_batches_that_were_done_are_drawn_again_but_not_read(corpus):
+    train, _ = corpus
+    drawn = []
+    for skip in (0, 2):
+        store = FeatureStore(train, FRONTEND, 0)
+        real, store.reads = store.read, 0
+
+        def counted(*args, store=store, real=real):
+            store.reads += 1
+            return real(*args)
+
+        store.read = counted
+        options = {"n_classes": 1, "onset_frames": 2, "generator": np.random.default_rng(5), "skip": skip}
+        drawn.append(list(draw_batches(store, positions(train), SETTINGS, **options)))
+        assert store.reads == 4 * (3 - skip)
+    assert len(drawn[1]) == 1 and torch.equal(drawn[0][2].features, drawn[1][0].features)
+
+
+def test_a_killed_training_loses_no_more_than_the_time_between_two_saves(corpus, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_SAVE_EVERY_S", 0.0)
+    real, calls = loop.frame_loss, itertools.count(1)
+
+    def killed(*args):
+        if next(calls) == 6:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(loop, "frame_loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(corpus, tmp_path / "r.pt")
+    monkeypatch.setattr(loop, "frame_loss", real)
+    resumed, lines = fit(corpus, tmp_path / "r.pt")
+    assert lines[0] == "resuming after epoch 1 of 3 and 2 batches of the next"
+    assert torch.equal(weights(whole), weights(resumed)) and whole.epochs == resumed.epochs
+
+
+def test_a_finished_training_is_not_trained_again(corpus, tmp_path, monkeypatch):
+    first, _ = fit(corpus, tmp_path / "r.pt")
+    monkeypatch.setattr(loop, "_one_epoch", None)
+    again, lines = fit(corpus, tmp_path / "r.pt", stop=after(1))
+    assert lines == ["resuming after epoch 3 of 3"]
+    assert torch.equal(weights(first), weights(again)) and first.epochs == again.epochs
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "last byte lost": lambda data: data[:-1],
+    "a bit turned": lambda data: data[:9999] + bytes([data[9999] ^ 1]) + data[10000:],
+    "garbage": lambda data: bytes(range(256)) * 40,
+    "zeros": lambda data: bytes(len(data)),
+    "without its first line": lambda data: data.partition(b"\n")[2],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_said_and_not_taken_over(corpus, tmp_path, damage):
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    path = tmp_path / "r.pt"
+    whole, _ = fit(corpus, path, settings=settings)
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    again, lines = fit(corpus, path, settings=settings)
+    assert lines[0] == f"{path} is damaged: starting anew" and lines[1].startswith("epoch 1/1")
+    assert torch.equal(weights(whole), weights(again))
+    assert fit(corpus, path, settings=settings)[1] == ["resuming after epoch 1 of 1"]
+
+
+@contextlib.contextmanager
+def small_files_only(most_bytes):
+    """No file can be written beyond this size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_keeps_the_state_that_was_saved_before(corpus, whole, tmp_path):
+    path = tmp_path / "r.pt"
+    with pytest.raises(StoppedError):
+        fit(corpus, path, stop=after(3))
+    before = path.read_bytes()
+    with small_files_only(1000), pytest.raises(MissingPartError, match=r"r\.pt: .*MB free.*nothing that was finished"):
+        fit(corpus, path, stop=after(3))
+    assert path.read_bytes() == before and {p.name for p in tmp_path.glob("*r.pt*")} == {"r.pt"}
+    resumed, lines = fit(corpus, path)
+    assert lines[0] == "resuming after epoch 0 of 3 and 2 batches of the next"
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def make_tables(corpus):
+    """The tables of a fold with the corpus's train and val recordings."""
+    rows = {"recordings": [], "annotations": [], "clips": [], "splits": []}
+    for split, recordings in zip(("train", "val"), corpus, strict=True):
+        for r in recordings:
+            name = {"recording_id": r.recording_id}
+            facts = {f: getattr(r.info, f) for f in ("duration_s", "n_samples", "sample_rate", "channels", "subtype")}
+            rows["recordings"].append({**name, "path": r.path.name, "group": r.recording_id, "sha256": "0", **facts})
+            rows["splits"].append({**name, "group": r.recording_id, "fold": 1, "split": split})
+            for i, (start, end) in enumerate(zip(r.start_s, r.end_s, strict=True)):
+                one = {**name, "label": "hum"}
+                call = {"annotation_id": f"{r.recording_id}{i}", "start_s": start, "end_s": end}
+                rows["annotations"].append({**one, **call, "low_hz": 800.0, "high_hz": 1200.0})
+                clip = {"clip_id": f"{r.recording_id}{i}", "fold": 1, "split": split, "class": "target"}
+                rows["clips"].append({**one, **clip, "start_sample": int(start * RATE), "end_sample": int(end * RATE)})
+    return TrainingTables(**{name: table(name, found) for name, found in rows.items()})
+
+
+def fit_fold(corpus, folder, tables, *, stop=never, targets=("hum",)):
+    lines = []
+    trained = train_fold(
+        corpus[0][0].path.parent,
+        tables,
+        model="m",
+        fold=1,
+        targets=list(targets),
+        settings=SETTINGS.model_copy(update={"members": 2, "epochs": 2}),
+        decoding=DecodingSettings(),
+        iou=0.4,
+        seed=3,
+        resume_folder=folder,
+        stop=stop,
+        progress=lines.append,
+    )
+    return trained, lines
+
+
+@pytest.fixture(scope="module")
+def whole_fold(corpus, tmp_path_factory):
+    return fit_fold(corpus, tmp_path_factory.mktemp("fold"), make_tables(corpus))[0]
+
+
+# Two networks, each two epochs of three batches.
+@pytest.mark.parametrize("calls", [2, 8, 9, 10, 13, 16])
+def test_a_stopped_ensemble_ends_the_same_and_finished_networks_are_left_alone(
+    corpus, whole_fold, tmp_path, monkeypatch, calls
+):
+    tables, whole = make_tables(corpus), whole_fold
+    with pytest.raises(StoppedError, match=rf"member{1 + (calls > 8)}\.pt"):
+        fit_fold(corpus, tmp_path / "resume", tables, stop=after(calls))
+    steps, real = [], loop._one_batch
+    monkeypatch.setattr(loop, "_one_batch", lambda *args: steps.append(1) or real(*args))
+    resumed, lines = fit_fold(corpus, tmp_path / "resume", tables)
+    assert len(steps) == 12 - (calls - 1) // 4 * 3 - (calls - 1) % 4
+    assert lines[1].startswith("network 1 of 2: resuming after epoch")
+    assert torch.equal(weights(whole), weights(resumed))
+    assert (whole.card, whole.records, whole.validation) == (resumed.card, resumed.records, resumed.validation)
+
+
+def test_a_change_of_the_targets_or_the_clips_starts_an_ensemble_anew(corpus, tmp_path):
+    tables = make_tables(corpus)
+    with pytest.raises(StoppedError):
+        fit_fold(corpus, tmp_path, tables, stop=after(2))
+    fewer = dataclasses.replace(tables, clips=tables.clips.iloc[1:])
+    for altered, targets in ((fewer, ["hum"]), (tables, ["hum", "buzz"])):
+        with pytest.raises(StoppedError):
+            fit_fold(corpus, tmp_path, altered, targets=targets, stop=after(2))
+        _, lines = fit_fold(corpus, tmp_path, tables)
+        assert lines[1].endswith("is the state of another training: starting anew")
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(corpus, tmp_path, monkeypatch):

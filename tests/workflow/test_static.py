@@ -35,7 +35,7 @@ def test_every_rule_has_what_a_rule_needs(name):
 
 def test_rules_in_the_profile_exist():
     text = (REPOSITORY / "profiles" / "slurm" / "config.yaml").read_text()
-    named = re.findall(r"^  (\w+):$", text.split("set-resources:")[1], re.MULTILINE)
+    named = re.findall(r'"(\w+)"', re.search(r"\?for rule in \((.*)\):", text)[1])
     assert named and set(named) <= set(WORKING)
     assert (REPOSITORY / "slurm").resolve() == REPOSITORY / "profiles" / "slurm"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from otus import __version__
-from otus.cli import commands
+from otus.cli import commands, doctor, plan, runs
 from otus.errors import MissingPartError, OtusError
 
 
@@ -58,4 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands_of.add_parser("schema", help="write the JSON schemas and the config reference")
     schema.add_argument("folder", type=Path, nargs="?", default=Path(), help="root of the repository")
     schema.set_defaults(run=commands.schema)
+    doctor.register(commands_of)
+    runs.register(commands_of)
+    plan.register(commands_of)
     return parser

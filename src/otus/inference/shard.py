@@ -1,5 +1,6 @@
 """One prediction job: the chunks of a shard, one item row each, whatever happens."""
 
+import hashlib
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -8,14 +9,18 @@ from typing import Any
 
 import pandas as pd
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from otus.audio import AudioInfo, inspect
 from otus.errors import DataError, StageError
 from otus.frontend import band_medians
 from otus.inference.dense import frames_of_chunk, score_frames
+from otus.inference.parts import ShardParts
 from otus.models.card import ModelCard
-from otus.scores import ScoreWriter
+from otus.provenance import code_digest
+from otus.scores import Logits, ScoreWriter
+from otus.stopping import StoppedError
 from otus.tables import table
 
 #: Failures of one recording, which must not stop the others.
@@ -39,8 +44,10 @@ def predict_shard(
     *,
     skip: Collection[str],
     scores_path: Path,
+    resume_folder: Path,
     device: torch.device,
     max_failed_fraction: float,
+    stop: Callable[[], bool],
     progress: Callable[[str], None],
 ) -> ShardResult:
     """Score the chunks into `scores_path` and return one item per chunk.
@@ -48,26 +55,75 @@ def predict_shard(
     Recordings in `skip` (those that the model was trained on) become items with status skipped; a chunk that
     cannot be read or scored becomes a failed item with its reason while the others go on. Raises StageError if
     more than `max_failed_fraction` of the chunks failed; nothing is left at `scores_path` then.
+
+    What is finished lies in `resume_folder`, which the caller deletes once he has written the items. `stop` is asked
+    after every chunk; if it says yes, StoppedError is raised. Another call with the same network, chunks, recordings
+    and device scores only what is missing or failed, and ends with the same scores file. `attempt` in the items is
+    1 + the number of earlier attempts at this chunk that were recorded as failed; one that was cut short is not.
     """
-    paths = recordings.set_index("recording_id")["path"]
     todo = chunks.sort_values(["recording_id", "start_sample"])
+    paths = recordings.set_index("recording_id")["path"]
     job = _Job(root, network, card, device)
-    items: list[dict[str, Any]] = []
-    began, audio_s = time.monotonic(), 0.0
+    digest = _digest(todo, recordings, job, skip)
+    parts = ShardParts(resume_folder, digest, card.classes, card.frontend.hop_s)
+    parts.take_over(progress)
+    with parts:
+        _score_missing(job, todo[~todo["recording_id"].isin(list(skip))], paths, parts, stop, progress)
+    items = [
+        _skipped(chunk) if chunk.recording_id in skip else parts.outcomes[chunk.chunk_id].item
+        for chunk in todo.itertuples(index=False)
+    ]
+    _refuse_too_many_failures(items, max_failed_fraction)
     with ScoreWriter(scores_path, card.classes, card.frontend.hop_s) as writer:
-        for number, chunk in enumerate(todo.itertuples(index=False), start=1):
-            item = _item(chunk, "skipped" if chunk.recording_id in skip else "ok")
-            if item["status"] == "skipped":
-                item["error"] = "a training recording of this fold"
-            else:
-                item |= _score_chunk(job, writer, str(paths[chunk.recording_id]), chunk)
-                audio_s += item["audio_s"]
-            items.append(item)
-            if number % max(1, len(todo) // 10) == 0 or number == len(todo):
-                pace = audio_s / max(time.monotonic() - began, 1e-9)
-                progress(f"{number} of {len(todo)} chunks, {audio_s / 3600:.2f} h scored at {pace:.0f} x real time")
-        _refuse_too_many_failures(items, max_failed_fraction)
-    return ShardResult(table("items", items), audio_s)
+        parts.copy_into(writer, todo["chunk_id"])
+    return ShardResult(table("items", items), sum(item["audio_s"] for item in items))
+
+
+def _score_missing(
+    job: "_Job",
+    wanted: pd.DataFrame,
+    paths: pd.Series,
+    parts: ShardParts,
+    stop: Callable[[], bool],
+    progress: Callable[[str], None],
+) -> None:
+    """Score the chunks of `wanted` that no finished part holds, or holds as failed."""
+    earlier = {chunk_id: outcome.item for chunk_id, outcome in parts.outcomes.items()}
+    missing = wanted[[earlier.get(c, {}).get("status") != "ok" for c in wanted["chunk_id"]]]
+    done = len(wanted) - len(missing)
+    if earlier:
+        progress(f"resuming after {done} of {len(wanted)} chunks")
+    began, audio_s = time.monotonic(), 0.0
+    for number, chunk in enumerate(missing.itertuples(index=False), start=1):
+        attempt = 1 + int(earlier.get(chunk.chunk_id, {}).get("attempt", 0))
+        outcome, first_frame, logits = _score_chunk(job, str(paths[chunk.recording_id]), chunk)
+        item = _item(chunk, "ok", attempt) | outcome
+        parts.add(item, first_frame, logits)
+        audio_s += item["audio_s"]
+        if number % max(1, len(missing) // 10) == 0 or number == len(missing):
+            pace = audio_s / max(time.monotonic() - began, 1e-9)
+            progress(
+                f"{done + number} of {len(wanted)} chunks, {audio_s / 3600:.2f} h scored at {pace:.0f} x real time"
+            )
+        if number < len(missing) and stop():
+            parts.commit()
+            raise StoppedError(f"{done + number} of {len(wanted)} chunks", parts.folder)
+
+
+def _digest(todo: pd.DataFrame, recordings: pd.DataFrame, job: "_Job", skip: Collection[str]) -> str:
+    """Return a SHA-256 over all that the scores of a shard depend on."""
+    weights = save({name: value.detach().cpu().contiguous() for name, value in job.network.state_dict().items()})
+    ids = set(todo["recording_id"])
+    facts = (
+        code_digest("inference", "models"),
+        (torch.__version__, job.device.type, torch.get_num_threads()),
+        hashlib.sha256(weights).hexdigest(),
+        job.card,
+        todo.to_csv(index=False),
+        recordings.loc[recordings["recording_id"].isin(ids), ["recording_id", "sha256"]].to_csv(index=False),
+        sorted(ids & set(skip)),
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 class _Job:
@@ -88,7 +144,7 @@ class _Job:
         return self._info, self._medians
 
 
-def _item(chunk: Any, status: str) -> dict[str, Any]:
+def _item(chunk: Any, status: str, attempt: int) -> dict[str, Any]:
     return {
         "chunk_id": chunk.chunk_id,
         "recording_id": chunk.recording_id,
@@ -98,12 +154,16 @@ def _item(chunk: Any, status: str) -> dict[str, Any]:
         "error": None,
         "wall_s": 0.0,
         "audio_s": 0.0,
-        "attempt": 1,
+        "attempt": attempt,
     }
 
 
-def _score_chunk(job: _Job, writer: ScoreWriter, path: str, chunk: Any) -> dict[str, Any]:
-    """Score one chunk and write it; return what its item says about that."""
+def _skipped(chunk: Any) -> dict[str, Any]:
+    return _item(chunk, "skipped", attempt=1) | {"error": "a training recording of this fold"}
+
+
+def _score_chunk(job: _Job, path: str, chunk: Any) -> tuple[dict[str, Any], int, Logits | None]:
+    """Score one chunk; return what its item says about that, its first frame, and its logits if there are any."""
     began = time.monotonic()
     try:
         info, medians = job.recording(path)
@@ -123,10 +183,12 @@ def _score_chunk(job: _Job, writer: ScoreWriter, path: str, chunk: Any) -> dict[
         if isinstance(error, torch.OutOfMemoryError):
             raise
         reason = {"status": "failed", "error_class": type(error).__name__, "error": str(error)}
-        return reason | {"wall_s": time.monotonic() - began}
-    if len(frames):
-        writer.write(chunk.recording_id, frames.start, logits)
-    return {"wall_s": time.monotonic() - began, "audio_s": (chunk.end_sample - chunk.start_sample) / info.sample_rate}
+        return reason | {"wall_s": time.monotonic() - began}, 0, None
+    seconds = {
+        "wall_s": time.monotonic() - began,
+        "audio_s": (chunk.end_sample - chunk.start_sample) / info.sample_rate,
+    }
+    return seconds, frames.start, logits if len(frames) else None
 
 
 def _check_context(chunk: Any, info: AudioInfo, card: ModelCard) -> None:

@@ -52,13 +52,17 @@ class Batch:
 
 
 class FeatureStore:
-    """Network inputs of recordings, kept in memory up to a budget and read again beyond it."""
+    """Network inputs of recordings, kept in memory up to a budget and read again beyond it.
+
+    Those that are read first are kept, in half precision. A resumed training has to keep the same ones, or its last
+    bits would differ.
+    """
 
     def __init__(self, recordings: list[LabelledRecording], frontend: Frontend, budget_bytes: int) -> None:
         self.recordings = recordings
         self.frontend = frontend
         self._left = budget_bytes
-        self._kept: dict[int, torch.Tensor] = {}
+        self._kept: dict[int, torch.Tensor | None] = {}  # None: not read yet
         self._medians: dict[int, torch.Tensor] = {}
 
     def n_frames(self, index: int) -> int:
@@ -67,13 +71,24 @@ class FeatureStore:
 
     def read(self, index: int, start: int, end: int) -> torch.Tensor:
         """Return the network's input (bands, frames) for frames [start, end) of recording `index`."""
-        if index not in self._kept:
-            size = 2 * self.frontend.bands * self.n_frames(index)
-            if size > self._left:
-                return self._compute(index, start, end)
+        if not self.keep(index):
+            return self._compute(index, start, end)
+        whole = self._kept[index]
+        if whole is None:
+            whole = self._kept[index] = self._compute(index, 0, self.n_frames(index)).half()
+        return whole[:, start:end].float()
+
+    def keep(self, index: int) -> bool:
+        """Keep recording `index` in memory once it is read, if there is room; return whether it is kept."""
+        size = 2 * self.frontend.bands * self.n_frames(index)
+        if index not in self._kept and size <= self._left:
             self._left -= size
-            self._kept[index] = self._compute(index, 0, self.n_frames(index)).half()
-        return self._kept[index][:, start:end].float()
+            self._kept[index] = None
+        return index in self._kept
+
+    def kept(self) -> list[int]:
+        """Return the recordings that are kept, in the order in which that was decided."""
+        return list(self._kept)
 
     def _compute(self, index: int, start: int, end: int) -> torch.Tensor:
         recording = self.recordings[index]
@@ -116,19 +131,26 @@ def draw_batches(
     n_classes: int,
     onset_frames: int,
     generator: np.random.Generator,
+    skip: int = 0,
 ) -> Iterator[Batch]:
     """Yield the batches of one epoch: every target clip comes up before any comes again, likewise noise clips.
 
-    A cut holds its clip (or as much as fits) at a random place.
+    A cut holds its clip (or as much as fits) at a random place. The first `skip` batches are drawn, not read.
     """
     targets = _shuffled_forever([c for c in clips if c.is_target], generator)
     noise = _shuffled_forever([c for c in clips if not c.is_target] or [c for c in clips if c.is_target], generator)
-    left = cuts_per_epoch(clips, settings)
-    while left > 0:
-        size = min(settings.batch_size, left)
-        left -= size
+    n_cuts = cuts_per_epoch(clips, settings)
+    for first in range(0, n_cuts, settings.batch_size):
+        size = min(settings.batch_size, n_cuts - first)
         chosen = [next(targets) if generator.random() < settings.target_share else next(noise) for _ in range(size)]
-        yield _collate([_cut(store, c, settings.cut_frames, n_classes, onset_frames, generator) for c in chosen])
+        starts = [_first_frame(store, clip, settings.cut_frames, generator) for clip in chosen]
+        if first >= skip * settings.batch_size:
+            yield _collate(
+                [
+                    _cut(store, clip, start, settings.cut_frames, n_classes, onset_frames)
+                    for clip, start in zip(chosen, starts, strict=True)
+                ]
+            )
 
 
 def _shuffled_forever(clips: list[ClipPosition], generator: np.random.Generator) -> Iterator[ClipPosition]:
@@ -137,19 +159,16 @@ def _shuffled_forever(clips: list[ClipPosition], generator: np.random.Generator)
             yield clips[i]
 
 
-def _cut(
-    store: FeatureStore,
-    clip: ClipPosition,
-    length: int,
-    n_classes: int,
-    onset_frames: int,
-    generator: np.random.Generator,
-) -> Batch:
-    recording = store.recordings[clip.recording]
-    n_frames = store.n_frames(clip.recording)
+def _first_frame(store: FeatureStore, clip: ClipPosition, length: int, generator: np.random.Generator) -> int:
+    """Draw where a cut around `clip` starts."""
     lowest, highest = sorted((clip.end_frame - length, clip.start_frame))
-    start = int(np.clip(generator.integers(lowest, highest + 1), 0, max(0, n_frames - length)))
-    end = min(start + length, n_frames)
+    latest = max(0, store.n_frames(clip.recording) - length)
+    return int(np.clip(generator.integers(lowest, highest + 1), 0, latest))
+
+
+def _cut(store: FeatureStore, clip: ClipPosition, start: int, length: int, n_classes: int, onset_frames: int) -> Batch:
+    recording = store.recordings[clip.recording]
+    end = min(start + length, store.n_frames(clip.recording))
     activity, onset = frame_labels(recording, store.frontend, n_classes, start, end, onset_frames)
     short = length - (end - start)  # a recording shorter than a cut is filled with its median, which does not count
     return Batch(

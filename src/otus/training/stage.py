@@ -18,11 +18,12 @@ from otus.errors import DataError, MissingPartError
 from otus.frontend import Frontend, choose_frontend
 from otus.models import Ensemble
 from otus.models.card import ModelCard
+from otus.provenance import code_digest
 from otus.seeds import derive_seed
-from otus.selections import DecodingPoint, decoding_grid
+from otus.selections import decoding_grid
 from otus.training.cuts import ClipPosition, FeatureStore, LabelledRecording
-from otus.training.loop import TrainedModel, train_model
-from otus.training.validation import Validation, validate
+from otus.training.loop import TrainedModel, TrainingMaterial, judge, train_model
+from otus.training.validation import Validation
 
 #: An onset is marked on frames within this share of the median call around it.
 _ONSET_SHARE = 0.06
@@ -73,15 +74,58 @@ def train_fold(
     iou: float,
     seed: int,
     resume_folder: Path,
+    stop: Callable[[], bool],
     progress: Callable[[str], None],
 ) -> TrainedFold:
     """Train on the train recordings of a fold, validate on its val recordings; return the networks and their card.
 
-    Test recordings are never opened. Raises DataError if there is nothing to train or validate on, StageError if
-    the training diverges.
+    Test recordings are never opened. When `stop` says yes, everything is saved in `resume_folder` and StoppedError is
+    raised; another call goes on from there. Networks that are finished are not trained again. Raises DataError if
+    there is nothing to train or validate on, StageError if the training diverges.
     """
     device = choose_device(settings.device)
     torch.set_num_threads(settings.threads)
+    material, call_durations_s = _material(root, tables, targets, settings, decoding, iou)
+    train, frontend = material.train.recordings, material.train.frontend
+    progress(
+        f"{model} fold {fold}: {len(train)} recordings with {sum(len(r.start_s) for r in train)} calls to train on, "
+        f"{len(material.val.recordings)} to validate; "
+        f"{frontend.bands} {frontend.scale} bands {frontend.low_hz:g}-{frontend.high_hz:g} Hz, "
+        f"hop {1000 * frontend.hop_s:g} ms, on {device} with {settings.threads} thread(s)"
+    )
+    data_sha256 = tables.digest()
+    code = code_digest("training", "models"), torch.__version__
+    belongs_to = (data_sha256, list(targets), settings, material.decoding, iou, frontend, code)
+    members = [
+        _train_member(material, repr(belongs_to), number, settings, seed, device, resume_folder, stop, progress)
+        for number in range(1, settings.members + 1)
+    ]
+    network = Ensemble([m.network for m in members]).eval()
+    card = _card(
+        members,
+        network,
+        frontend,
+        settings,
+        call_durations_s=call_durations_s,
+        data_sha256=data_sha256,
+        model=model,
+        fold=fold,
+        targets=targets,
+        seed=seed,
+    )
+    records = [{"member": number, **record} for number, m in enumerate(members, start=1) for record in m.epochs]
+    return TrainedFold(network, card, judge(network, material), records)
+
+
+def _material(
+    root: Path,
+    tables: TrainingTables,
+    targets: Sequence[str],
+    settings: TrainingSettings,
+    decoding: DecodingSettings,
+    iou: float,
+) -> tuple[TrainingMaterial, tuple[float, float]]:
+    """What the networks of a fold are trained on and judged by, and how long a median and a short training call is."""
     train = _labelled(root, tables, "train", targets)
     val = _labelled(root, tables, "val", targets)
     calls = _calls(tables, "train", targets)
@@ -94,13 +138,8 @@ def train_fold(
         call_high_hz=calls["high_hz"].to_numpy(dtype=float),
     )
     median_call_s, short_call_s = float(np.median(durations_s)), float(np.quantile(durations_s, 0.05))
-    progress(
-        f"{model} fold {fold}: {len(train)} recordings with {len(calls)} calls to train on, {len(val)} to validate; "
-        f"{frontend.bands} {frontend.scale} bands {frontend.low_hz:g}-{frontend.high_hz:g} Hz, "
-        f"hop {1000 * frontend.hop_s:g} ms, on {device} with {settings.threads} thread(s)"
-    )
     budget = settings.cache_mb * 2**20
-    material = _Material(
+    material = TrainingMaterial(
         train=FeatureStore(train, frontend, budget * 3 // 4),
         val=FeatureStore(val, frontend, budget // 4),
         clips=_positions(train, tables.clips, frontend),
@@ -108,14 +147,51 @@ def train_fold(
         decoding=decoding_grid(decoding, median_call_s=median_call_s, short_call_s=short_call_s),
         iou=iou,
         onset_frames=max(1, round(_ONSET_SHARE * median_call_s / frontend.hop_s)),
-        sha256=tables.digest(),
     )
-    members = [
-        _train_member(material, number, settings, seed, device, resume_folder, progress)
-        for number in range(1, settings.members + 1)
-    ]
-    network = Ensemble([m.network for m in members]).eval()
-    card = ModelCard(
+    return material, (median_call_s, short_call_s)
+
+
+def _train_member(
+    material: TrainingMaterial,
+    belongs_to: str,
+    number: int,
+    settings: TrainingSettings,
+    seed: int,
+    device: torch.device,
+    resume_folder: Path,
+    stop: Callable[[], bool],
+    progress: Callable[[str], None],
+) -> TrainedModel:
+    """Train one of the networks of a fold, from a seed of its own; its state is good only where `belongs_to` holds."""
+    member_seed = derive_seed(seed, "member", number)
+    return train_model(
+        material,
+        settings=settings,
+        seed=member_seed,
+        device=device,
+        resume_path=resume_folder / f"member{number}.pt",
+        digest=hashlib.sha256(f"{belongs_to} {member_seed}".encode()).hexdigest(),
+        stop=stop,
+        progress=_as_member(progress, number, settings.members),
+    )
+
+
+def _card(
+    members: Sequence[TrainedModel],
+    network: Ensemble,
+    frontend: Frontend,
+    settings: TrainingSettings,
+    *,
+    call_durations_s: tuple[float, float],
+    data_sha256: str,
+    model: str,
+    fold: int,
+    targets: Sequence[str],
+    seed: int,
+) -> ModelCard:
+    """The card of the networks; `call_durations_s` are a median and a short training call."""
+    median_call_s, short_call_s = call_durations_s
+    return ModelCard(
         model=model,
         fold=fold,
         architecture=settings.architecture,
@@ -127,67 +203,11 @@ def train_fold(
         inference="dense",
         median_call_s=median_call_s,
         short_call_s=short_call_s,
-        training_data_sha256=material.sha256,
+        training_data_sha256=data_sha256,
         training=settings.model_dump(mode="json"),
         best_epochs=[m.best_epoch for m in members],
         seed=seed,
         versions=_versions(),
-    )
-    return TrainedFold(
-        network,
-        card,
-        validate(
-            network,
-            material.val,
-            context_frames=network.context_frames,
-            points=material.decoding,
-            iou=iou,
-            n_classes=len(targets),
-        ),
-        [{"member": number, **record} for number, m in enumerate(members, start=1) for record in m.epochs],
-    )
-
-
-@dataclass(frozen=True)
-class _Material:
-    """What every network of a fold is trained on and judged by; `sha256` is over the tables it comes from."""
-
-    train: FeatureStore
-    val: FeatureStore
-    clips: list[ClipPosition]
-    n_classes: int
-    decoding: list[DecodingPoint]
-    iou: float
-    onset_frames: int
-    sha256: str
-
-
-def _train_member(
-    material: _Material,
-    number: int,
-    settings: TrainingSettings,
-    seed: int,
-    device: torch.device,
-    resume_folder: Path,
-    progress: Callable[[str], None],
-) -> TrainedModel:
-    """Train one of the networks of a fold, from a seed of its own."""
-    member_seed = derive_seed(seed, "member", number)
-    belongs_to = (material.sha256, settings, material.decoding, material.train.frontend, member_seed)
-    return train_model(
-        material.train,
-        material.clips,
-        material.val,
-        settings=settings,
-        n_classes=material.n_classes,
-        decoding=material.decoding,
-        iou=material.iou,
-        onset_frames=material.onset_frames,
-        seed=member_seed,
-        device=device,
-        resume_path=resume_folder / f"member{number}.pt",
-        digest=hashlib.sha256(repr(belongs_to).encode()).hexdigest(),
-        progress=_as_member(progress, number, settings.members),
     )
 
 
