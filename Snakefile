@@ -12,6 +12,13 @@ if "root" not in (config.get("corpus") or {}):
 
 
 include: "rules/common.smk"
+
+
+if SITE.container:  # for --sdm apptainer; without that option it means nothing
+
+    container: SITE.container
+
+
 include: "rules/driver.smk"
 include: "rules/demo.smk"
 include: "rules/inventory.smk"

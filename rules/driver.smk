@@ -1,7 +1,5 @@
 """What the driver does before and after the jobs: no second run beside the jobs of a first, and an account of failures."""
 
-import hashlib
-
 from otus.runs.driver import (
     forget_driver,
     guard_text,
@@ -20,64 +18,34 @@ localrules:
     write_report,
 
 
-def run_digest():
-    """What the outputs of two runs must share to be of one piece: the config and all code."""
-    code = code_digest(
-        "demo",
-        "inventory",
-        "datasets",
-        "chunks",
-        "training",
-        "inference",
-        "evaluation",
-        "forest",
-        "merge",
-        "report",
-    )
-    scripts = sorted(Path(workflow.basedir, "scripts").glob("*.py"))
-    parts = [
-        CFG.model_dump_json().encode(),
-        code.encode(),
-        *(s.read_bytes() for s in scripts),
-    ]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+if not workflow.is_main_process:
+    # Only the driver writes down with which settings an output was made. A job that outlives its driver would leave
+    # outputs without such a record, and a later change of settings would go unnoticed: so each job does it as well.
+    from snakemake.persistence import PersistenceBase
+    from snakemake.settings.types import ExecMode
 
+    record_as_driver = PersistenceBase.finished
 
-def adopt_outputs(last, digest):
-    """Record the settings of outputs that jobs finished after their driver had died; Snakemake's driver does that.
+    async def record_as_job(persistence, job):
+        """Record the settings of a finished job as the driver does."""
+        settings = workflow.workflow_settings
+        mode, settings.exec_mode = settings.exec_mode, ExecMode.DEFAULT
+        try:
+            await record_as_driver(persistence, job)
+        finally:
+            settings.exec_mode = mode
 
-    Without a record a later change of settings would not be noticed. Refuses if config or code have changed meanwhile.
-    """
-    if last is None or last.ended:
-        return
-    unrecorded = [
-        job
-        for job in workflow.dag.jobs
-        if job.output
-        and not workflow.dag.needrun(job)
-        and not workflow.persistence.has_metadata(job)
-    ]
-    if unrecorded and last.digest != digest:
-        files = "\n  ".join(str(f) for job in unrecorded for f in job.output)
-        raise WorkflowError(
-            "Config or code have changed since a run that was killed; these files of its jobs have no record of their "
-            f"settings, so they cannot be trusted. Delete them and start again:\n  {files}"
-        )
-    for job in unrecorded:
-        workflow.async_run(workflow.persistence.finished(job))
+    PersistenceBase.finished = record_as_job
 
 
 def begin_run():
     """Refuse a second run beside the jobs of a first one; leave a record of this one."""
     folder, slurm = Path.cwd(), workflow.executor_plugin.name == "slurm"
-    last, digest = read_driver(folder), run_digest()
+    last = read_driver(folder)
     left = orphans(folder) if slurm or (last and last.slurm) else []
     if left:
         raise WorkflowError(guard_text(left, sys.argv))
-    adopt_outputs(last, digest)
-    record_driver(
-        folder, sys.argv, list(workflow.dag_settings.targets), digest, slurm=slurm
-    )
+    record_driver(folder, sys.argv, list(workflow.dag_settings.targets), slurm=slurm)
 
 
 def end_run(logs):

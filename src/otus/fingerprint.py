@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from otus.config import CorpusSettings
@@ -38,9 +39,10 @@ class CorpusFiles:
 def corpus_fingerprint(root: Path, settings: CorpusSettings) -> str:
     """Return a hexadecimal digest of path, size and time of change of every file that the settings select.
 
-    No file is opened. Raises DataError if `root` is not a folder.
+    The folder is always looked through anew, no file is opened. Raises DataError if `root` is not a folder.
     """
-    files = select_files(walk(root), settings)
+    _first_seen.cache_clear()
+    files = seen_files(root, settings)
     digest = hashlib.sha256()
     kinds = [("audio", files.audio), *((f"annotations {i}", found) for i, found in enumerate(files.annotations))]
     for kind, found in [*kinds, ("sheet", (files.sheet,) if files.sheet else ())]:
@@ -48,6 +50,20 @@ def corpus_fingerprint(root: Path, settings: CorpusSettings) -> str:
             line = f"{kind}\0{file.path}\0{file.size}\0{file.mtime_ns}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def seen_files(root: Path, settings: CorpusSettings) -> CorpusFiles:
+    """Return the files that the settings select, as this process saw them last: those of the latest fingerprint.
+
+    Looks for itself if there was none: a walk through a large corpus on a network disk takes a while, and who only
+    guesses need not repeat it. Raises DataError if `root` is not a folder.
+    """
+    return _first_seen(root, settings.model_dump_json())
+
+
+@lru_cache(maxsize=1)
+def _first_seen(root: Path, settings: str) -> CorpusFiles:
+    return select_files(walk(root), CorpusSettings.model_validate_json(settings))
 
 
 def walk(root: Path) -> list[FoundFile]:

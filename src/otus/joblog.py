@@ -20,7 +20,6 @@ from otus.errors import OtusError
 _FACTS = (
     "SLURM_JOB_ID",
     "SLURMD_NODENAME",
-    "SLURM_RESTART_COUNT",
     "SLURM_STEP_GPUS",
     "CUDA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
@@ -31,11 +30,10 @@ def job_log(path: str | Path) -> Callable[[str], None]:
     """Start the log file of a job and return a function that adds a line to it (and to stderr).
 
     Warnings and uncaught exceptions go there too: an expected failure, a full disk among them, as its one sentence,
-    anything else with its traceback (OTUS_DEBUG=1 gives the traceback of both). Slurm starts a requeued job anew
-    under the same number: its log goes on in the file of the earlier start. A log file that cannot be written is
+    anything else with its traceback (OTUS_DEBUG=1 gives the traceback of both). A log file that cannot be written is
     said once on stderr and stops nothing.
     """
-    write = _file_writer(Path(path), keep=os.environ.get("SLURM_RESTART_COUNT", "0").strip() not in ("", "0"))
+    write = _file_writer(Path(path))
 
     def log(line: str) -> None:
         stamped = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n"
@@ -66,8 +64,8 @@ def job_log(path: str | Path) -> Callable[[str], None]:
     return log
 
 
-def _file_writer(path: Path, *, keep: bool) -> Callable[[str], None]:
-    """Start the file, after what it holds if `keep`; return a function that appends to it and never fails."""
+def _file_writer(path: Path) -> Callable[[str], None]:
+    """Start the file anew; return a function that appends to it and never fails."""
     complained = False
 
     def write(text: str, mode: str = "a") -> None:
@@ -81,7 +79,7 @@ def _file_writer(path: Path, *, keep: bool) -> Callable[[str], None]:
                 complained = True
                 _to_stderr(f"warning: the log {path} cannot be written ({error.strerror or error}); it goes on here.\n")
 
-    write("", "a" if keep else "w")
+    write("", "w")
     return write
 
 

@@ -58,7 +58,7 @@ NodeName=gpu2 NodeHostname={host} NodeAddr=127.0.0.1 Port={p1} CPUs=8 RealMemory
 NodeName=cpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={p2} CPUs=8 RealMemory=24000
 NodeName=cpu2 NodeHostname={host} NodeAddr=127.0.0.1 Port={p3} CPUs=8 RealMemory=24000
 PartitionName=cpu Nodes=cpu1,cpu2 MaxTime=1-0 Default=YES PriorityTier=1
-PartitionName=gpu Nodes=gpu1,gpu2 MaxTime=1-0 PriorityTier=1
+PartitionName=gpu Nodes=gpu1,gpu2 MaxTime=1-0 PriorityTier=1 PreemptMode={preempted}
 PartitionName=urgent Nodes=gpu1,gpu2 MaxTime=1-0 PriorityTier=10
 """
 
@@ -96,6 +96,7 @@ class Cluster:
         self._munge()
         ports = _free_ports(6)
         settings = {"folder": self.folder, "host": socket.gethostname(), "port": ports[0]}
+        settings["preempted"] = "CANCEL" if self.accounting else "REQUEUE"  # one of the two ways of sites on each
         accounting = "AccountingStorageType=accounting_storage/none"
         if self.accounting:
             self._database(ports[5])
@@ -171,12 +172,10 @@ class Cluster:
                 raise TimeoutError(f"waited {timeout_s} s for {what}{logs}")
             time.sleep(0.2)
 
-    def hurry(self) -> None:
-        """Let requeued jobs start at once; Slurm has them wait for two minutes."""
-        for line in self.command("squeue", "-h", "-t", "PD", "-o", "%i|%r").splitlines():
-            job, _, reason = line.partition("|")
-            if reason == "BeginTime":
-                self.command("scontrol", "update", f"JobId={job}", "StartTime=now")
+    def hurry(self, job: str) -> None:
+        """Let a requeued job start at once; Slurm has it wait for two minutes."""
+        if self.command("squeue", "-h", "-t", "PD", "-j", job, "-o", "%r").strip() == "BeginTime":
+            self.command("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def stop(self) -> None:
         """End the daemons in the reverse order of their start."""

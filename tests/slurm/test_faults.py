@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.slurm.conftest import FINAL, until
 
@@ -52,9 +53,9 @@ def log(copy):
     return copy.log_of("train_model", "grouped-a.fold1")
 
 
-def hurried(cluster, condition):
-    """The condition, after a nudge to requeued jobs."""
-    cluster.hurry()
+def hurried(cluster, job, condition):
+    """The condition, after a nudge to a requeued job."""
+    cluster.hurry(job)
     return condition
 
 
@@ -123,12 +124,28 @@ def a_preempted_training_is_requeued_and_goes_on(cluster, copy, local, faults):
     (faults / "slow-a").touch()
     driver = submit(copy, faults, CARD)
     train_until(copy, 1)
-    _, node = job_id(cluster, copy, "train_model")
+    job, node = job_id(cluster, copy, "train_model")
     cluster.command("sbatch", "-p", "urgent", "--gpus=2", "-w", node, "-t", "1", "-o", "/dev/null", "--wrap", "sleep 5")
-    until(lambda: hurried(cluster, "SLURM_RESTART_COUNT=1" in log(copy)), "the restart", 300)
+    until(lambda: "stopped by a signal" in log(copy), "the end of the first attempt")
+    until(lambda: hurried(cluster, job, "resuming after" in log(copy)), "the restart", 300)
     (faults / "slow-a").unlink()
     assert driver.wait(300) == 0, copy.printed[-5000:]
     assert len(copy.submissions()) == 1, "Slurm put it back itself"
+    assert_model_a_is_the_local_one(copy, local)
+
+
+@on("accounted")
+def a_preempted_training_that_slurm_ends_is_submitted_again(cluster, copy, local, faults):
+    retrain(copy)
+    (faults / "slow-a").touch()
+    driver = submit(copy, faults, CARD)
+    train_until(copy, 1)
+    _, node = job_id(cluster, copy, "train_model")
+    cluster.command("sbatch", "-p", "urgent", "--gpus=2", "-w", node, "-t", "1", "-o", "/dev/null", "--wrap", "sleep 5")
+    until(lambda: "stopped by a signal" in log(copy), "the end of the first attempt")
+    (faults / "slow-a").unlink()
+    assert driver.wait(300) == 0, copy.printed[-5000:]
+    assert len(copy.submissions()) == 2
     assert_model_a_is_the_local_one(copy, local)
 
 
@@ -138,13 +155,13 @@ def a_training_whose_node_fails_goes_on_elsewhere(cluster, copy, local, faults):
     (faults / "slow-a").touch()
     driver = submit(copy, faults, CARD)
     train_until(copy, 1)
-    _, node = job_id(cluster, copy, "train_model")
+    job, node = job_id(cluster, copy, "train_model")
+    other = f"SLURMD_NODENAME={({'gpu1', 'gpu2'} - {node}).pop()}"
     try:
         cluster.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
         until(lambda: "stopped by a signal" in log(copy), "the end on the failed node")
         time.sleep(15)  # until the node has let go of the job, too: started earlier, it would be held
-        restarted = f"SLURMD_NODENAME={({'gpu1', 'gpu2'} - {node}).pop()}"
-        until(lambda: hurried(cluster, restarted in log(copy)), "the other node", 300)
+        until(lambda: hurried(cluster, job, other in log(copy)), "the other node", 300)
         (faults / "slow-a").unlink()
         assert driver.wait(300) == 0, copy.printed[-5000:]
     finally:
@@ -172,15 +189,31 @@ def a_cancelled_prediction_keeps_its_finished_chunks(cluster, copy, local, fault
     assert items[0][columns].equals(items[1][columns])
 
 
-@on("accounted")
-def a_killed_driver(cluster, copy, local, faults):
+def kill_driver_while_training(cluster, copy, faults):
+    """Start a training whose outputs have no record of an earlier run, kill the driver; return the orphan's id."""
+    outputs = [str(p.relative_to(copy.folder)) for p in (copy.results / "models/grouped-a/fold1").iterdir()]
+    copy.run("snakemake", "--cleanup-metadata", *outputs)
     retrain(copy)
     (faults / "slow-a").touch()
     driver = submit(copy, faults, CARD)
     train_until(copy, 1)
+    job, _ = job_id(cluster, copy, "train_model")
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    job, _ = job_id(cluster, copy, "train_model")
+    return job
+
+
+def with_more_epochs(copy):
+    """Change a setting of model a."""
+    path = copy.folder / "config" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["training"]["a"]["epochs"] += 1
+    path.write_text(yaml.safe_dump(config))
+
+
+@on("accounted")
+def a_killed_driver(cluster, copy, local, faults):
+    job = kill_driver_while_training(cluster, copy, faults)
 
     copy.run("snakemake", "--unlock")
     refused = copy.run("snakemake", "--profile", "slurm", CARD)
@@ -189,12 +222,14 @@ def a_killed_driver(cluster, copy, local, faults):
     assert "otus resume --wait" in refused
 
     resumed = copy.start("otus", "resume", "--wait", "--profile", "slurm", CARD)
-    until(lambda: copy.printed.count(job) > refused.count(job), "the resumed driver to wait")
+    time.sleep(5)
     (faults / "slow-a").unlink()
     assert resumed.wait(300) == 0, copy.printed[-5000:]
     assert len(copy.submissions()) == 1, "the job of the killed driver did the work; nothing ran twice"
     assert_model_a_is_the_local_one(copy, local)
     assert "Nothing to be done" in copy.run("snakemake", "--profile", "slurm", CARD)
+    with_more_epochs(copy)
+    assert "params have changed" in copy.run("snakemake", "-n", CARD).lower(), "its settings were recorded"
 
 
 @on("plain")

@@ -41,13 +41,13 @@ def use_log(folder, name):
 
 
 def record(folder, **changes):
-    record_driver(folder, COMMAND, ["train"], "abc", slurm=True)
+    record_driver(folder, COMMAND, ["train"], slurm=True)
     values = json.loads(driver_file(folder).read_text()) | {"process_start": "long ago"} | changes
     driver_file(folder).write_text(json.dumps(values))
 
 
 def running(folder):
-    record_driver(folder, COMMAND, ["train"], "abc", slurm=True)
+    record_driver(folder, COMMAND, ["train"], slurm=True)
 
 
 def lock(folder):

@@ -31,7 +31,7 @@ COMMAND = ["/x/snakemake", "--profile", "slurm", "train"]
 
 
 def record(folder, **changes):
-    record_driver(folder, COMMAND, ["train"], "abc", slurm=True)
+    record_driver(folder, COMMAND, ["train"], slurm=True)
     values = json.loads(driver_file(folder).read_text()) | changes
     driver_file(folder).write_text(json.dumps(values))
 
@@ -72,7 +72,7 @@ def test_record_and_end_of_this_process(tmp_path):
         tuple(COMMAND),
         ("train",),
     )
-    assert found.slurm and found.digest == "abc" and found.launched_in == str(tmp_path) and found.ended is None
+    assert found.slurm and found.launched_in == str(tmp_path) and found.ended is None
     assert driver_state(tmp_path) == "running"
     forget_driver(tmp_path)
     assert driver_state(tmp_path) == "none" and read_driver(tmp_path).command == tuple(COMMAND)
@@ -122,11 +122,11 @@ def test_launch_folder_under_directory_option(tmp_path, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.setenv("PWD", str(tmp_path))
-    record_driver(work, ["snakemake", "--directory", "work"], [], "", slurm=False)
+    record_driver(work, ["snakemake", "--directory", "work"], [], slurm=False)
     assert read_driver(work).launched_in == str(tmp_path)
-    record_driver(work, ["snakemake", "--directory", "elsewhere"], [], "", slurm=False)
+    record_driver(work, ["snakemake", "--directory", "elsewhere"], [], slurm=False)
     assert read_driver(work).launched_in == str(work)
-    record_driver(work, ["snakemake"], [], "", slurm=False)
+    record_driver(work, ["snakemake"], [], slurm=False)
     assert read_driver(work).launched_in == str(work)
 
 

@@ -75,20 +75,11 @@ def test_the_first_line_says_where_slurm_put_the_job(tmp_path):
     where = {
         "SLURM_JOB_ID": "77",
         "SLURMD_NODENAME": "gpu3",
-        "SLURM_RESTART_COUNT": "0",
         "SLURM_STEP_GPUS": "2",
         "CUDA_VISIBLE_DEVICES": "0",
     }
     lines, _ = run(tmp_path, "", **where, OTHER="x")
     assert lines[0].split("pid ")[1].split(" ", 1)[1] == " ".join(f"{k}={v}" for k, v in where.items())
-
-
-@pytest.mark.parametrize(("count", "kept"), [(None, False), ("0", False), ("", False), ("1", True), ("12", True)])
-def test_the_log_of_a_requeued_job_goes_on_after_that_of_its_earlier_start(tmp_path, count, kept):
-    start(tmp_path, "log('of the first start')\n")
-    start(tmp_path, "log('of the second')\n", **({} if count is None else {"SLURM_RESTART_COUNT": count}))
-    text = (tmp_path / "logs" / "deep" / "job.log").read_text()
-    assert ("of the first start" in text) == kept and text.rstrip().endswith("of the second")
 
 
 FULL = "import errno\nraise OSError(errno.ENOSPC, 'No space left on device', 'big.npy')\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from otus.config import CorpusSettings
 from otus.errors import DataError
-from otus.fingerprint import CorpusFiles, FoundFile, select_files, walk
+from otus.fingerprint import CorpusFiles, FoundFile, seen_files
 
 #: Without an inventory: bytes a second of files that do not say. PCM: 48 kHz, mono, 16 bit; flac saves nearly half of
 #: that; the others have 128 kbit/s.
@@ -78,7 +78,8 @@ def corpus_size(inventory: Path, settings: CorpusSettings) -> CorpusSize:
             counted=False,
         )
     try:
-        return _guessed(Path(settings.root), select_files(walk(Path(settings.root)), settings), settings.unlabelled)
+        root = Path(settings.root)
+        return _guessed(root, seen_files(root, settings), settings.unlabelled)
     except (DataError, OSError):
         return UNKNOWN
 

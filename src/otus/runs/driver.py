@@ -49,7 +49,6 @@ class Driver:
     command: tuple[str, ...]  # as in sys.argv: the program first
     targets: tuple[str, ...]  # those among the command's words that name targets
     launched_in: str  # the folder where the command was typed, for its relative paths
-    digest: str  # of config and code
     started: str  # ISO time
     slurm: bool  # it hands jobs to Slurm
     ended: str | None = None  # ISO time, if the run came to its own end
@@ -76,7 +75,7 @@ def driver_file(folder: Path) -> Path:
     return folder / ".snakemake" / "otus" / "driver.json"
 
 
-def record_driver(folder: Path, command: Sequence[str], targets: Sequence[str], digest: str, *, slurm: bool) -> None:
+def record_driver(folder: Path, command: Sequence[str], targets: Sequence[str], *, slurm: bool) -> None:
     """Record this process as the one that runs the workflow in the working directory `folder`.
 
     `command` is as in sys.argv; `targets` are the targets among its words. What was recorded before is replaced: ask
@@ -89,7 +88,6 @@ def record_driver(folder: Path, command: Sequence[str], targets: Sequence[str], 
         command=tuple(command),
         targets=tuple(targets),
         launched_in=str(_launched_in(folder, command)),
-        digest=digest,
         started=datetime.now().isoformat(timespec="seconds"),
         slurm=slurm,
     )

@@ -27,7 +27,7 @@ def training(module):
         if Path(FOLDER, f"broken-{training.model}").exists():
             raise RuntimeError("a fault of the test")
         if Path(FOLDER, f"hog-{training.model}").exists():
-            hoard.append(bytearray(os.urandom(1) * 2_000_000_000))
+            hoard.append(bytearray(os.urandom(1)) * 2_000_000_000)
             time.sleep(8)
         return real(*arguments, model=model, **named)
 
