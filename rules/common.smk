@@ -1,5 +1,6 @@
 """Settings, names and resources that the stages share."""
 
+import math
 import sys
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 try:
     from otus.config import parse_config
     from otus.errors import OtusError
-    from otus.fingerprint import check_root, corpus_fingerprint
+    from otus.fingerprint import check_root, shared_fingerprint
     from otus.provenance import code_digest, share_sources
     from otus.resources.requests import request_mb, request_min
     from otus.site import load_site
@@ -50,22 +51,17 @@ wildcard_constraints:
 
 @cache
 def fingerprint():
-    """The digest of the files of the corpus: all are walked through, once, and only if somebody asks."""
-    return corpus_fingerprint(Path(ROOT), CFG.corpus)
+    """The digest of the files of the corpus: the driver walks through them once and tells its jobs."""
+    return shared_fingerprint(
+        Path(ROOT), CFG.corpus, asks_driver=not workflow.is_main_process
+    )
 
 
 def corpus_state(wildcards):
-    """What the inventory depends on besides its settings: the files of the corpus, or how the demo is made.
-
-    A process that runs the job of another stage asks in passing and needs no answer.
-    """
+    """What the inventory depends on besides its settings: the files of the corpus, or how the demo is made."""
     if CFG.corpus.demo is not None:
         return CFG.corpus.demo.model_dump(mode="json")
-    if (
-        workflow.is_main_process
-        or "take_inventory" in workflow.dag_settings.allowed_rules
-    ):
-        return fingerprint()
+    return fingerprint()
 
 
 def training_of(wildcards):
@@ -111,5 +107,10 @@ def memory(rule):
 
 
 def minutes(rule):
-    """Run time in minutes of a job of the rule."""
-    return request_of(request_min, rule)
+    """Run time in minutes of a job of the rule, no longer than the site allows."""
+    asked_min = request_of(request_min, rule)
+
+    def allowed_min(wildcards, attempt):
+        return min(asked_min(wildcards, attempt), SITE.longest_min or math.inf)
+
+    return allowed_min

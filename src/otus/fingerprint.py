@@ -18,6 +18,10 @@ AUDIO_SUFFIXES = frozenset(
 )
 
 
+#: Hands the fingerprint from the driver to its jobs.
+_TOLD = "OTUS_CORPUS_STATE"
+
+
 @dataclass(frozen=True, slots=True)
 class FoundFile:
     """A file below the corpus root: posix path relative to the root, size in bytes, time of change in ns."""
@@ -41,7 +45,7 @@ def corpus_fingerprint(root: Path, settings: CorpusSettings) -> str:
 
     The folder is always looked through anew, no file is opened. Raises DataError if `root` is not a folder.
     """
-    _first_seen.cache_clear()
+    _selected.cache_clear()
     files = seen_files(root, settings)
     digest = hashlib.sha256()
     kinds = [("audio", files.audio), *((f"annotations {i}", found) for i, found in enumerate(files.annotations))]
@@ -58,11 +62,11 @@ def seen_files(root: Path, settings: CorpusSettings) -> CorpusFiles:
     Looks for itself if there was none: a walk through a large corpus on a network disk takes a while, and who only
     guesses need not repeat it. Raises DataError if `root` is not a folder.
     """
-    return _first_seen(root, settings.model_dump_json())
+    return _selected(root, settings.model_dump_json())
 
 
 @lru_cache(maxsize=1)
-def _first_seen(root: Path, settings: str) -> CorpusFiles:
+def _selected(root: Path, settings: str) -> CorpusFiles:
     return select_files(walk(root), CorpusSettings.model_validate_json(settings))
 
 
@@ -76,6 +80,17 @@ def walk(root: Path) -> list[FoundFile]:
     found: list[FoundFile] = []
     _scan(root, "", (), found)
     return sorted(found, key=lambda file: file.path)
+
+
+def shared_fingerprint(root: Path, settings: CorpusSettings, *, asks_driver: bool) -> str:
+    """Return the corpus_fingerprint, in a job the one that its driver has found and handed on in the environment.
+
+    Snakemake compares the settings of earlier stages in every job: one that came to another digest, because a file has
+    changed meanwhile, would take the inventory again on its own. A job that was told nothing looks for itself.
+    """
+    told = os.environ.get(_TOLD) if asks_driver else None
+    os.environ[_TOLD] = told or corpus_fingerprint(root, settings)
+    return os.environ[_TOLD]
 
 
 def check_root(root: Path) -> None:

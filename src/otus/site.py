@@ -46,6 +46,9 @@ class Site(BaseModel):
     container: str | None = Field(None, description="Apptainer image for `--sdm apptainer` (envs/otus.def builds it).")
     jobs: int = Field(50, ge=1, description="Jobs in the queue at a time.")
     max_gpus: int = Field(8, ge=1, description="GPU jobs in the queue at a time.")
+    longest_min: int | None = Field(
+        None, ge=10, description="Longest time that your partitions allow, in minutes; no job asks for more."
+    )
     signal_s: int = Field(
         120, ge=0, le=3600, description="Seconds before the time limit at which a GPU job saves its state and stops."
     )

@@ -46,7 +46,7 @@ JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=2
 JobAcctGatherParams=OverMemoryKill
 GresTypes=gpu
-ReturnToService=2
+ReturnToService=0
 MinJobAge=300
 KillWait=10
 InactiveLimit=0

@@ -127,6 +127,7 @@ def test_a_site_that_fits():
         ({"cpu_constraint": "avx512"}, "cpu_constraint", "missing", "avx512"),
         ({"gpu_partition": "gpu"}, "time of gpu", "ok", "1440 min"),
         ({"gpu_partition": "short"}, "time of gpu", "warning", "would never start"),
+        ({"gpu_partition": "short", "longest_min": 10}, "time of gpu", "ok", "no job asks for more than 10 min"),
         ({"cpu_partition": "old"}, "time of cpu", "ok", "no limit"),
         ({"gpu_partition": "short,gpu"}, "time of gpu", "ok", "1440 min"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from otus.config import AnnotationSource, CorpusSettings
 from otus.errors import DataError
-from otus.fingerprint import corpus_fingerprint, select_files, walk
+from otus.fingerprint import corpus_fingerprint, select_files, shared_fingerprint, walk
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -94,3 +94,20 @@ def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
     with pytest.raises(DataError, match="is not a folder"):
         corpus_fingerprint(tmp_path / "a.wav", settings())
+
+
+def test_a_job_takes_the_fingerprint_of_its_driver(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTUS_CORPUS_STATE", "")
+    (tmp_path / "a.wav").write_bytes(b"x")
+    used = settings()
+    found = shared_fingerprint(tmp_path, used, asks_driver=False)
+    assert found == corpus_fingerprint(tmp_path, used)
+    (tmp_path / "b.wav").write_bytes(b"y")
+    assert shared_fingerprint(tmp_path, used, asks_driver=True) == found
+    assert shared_fingerprint(tmp_path, used, asks_driver=False) != found, "a driver looks for itself"
+
+
+def test_a_job_that_was_told_nothing_looks_for_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTUS_CORPUS_STATE", "")
+    used = settings()
+    assert shared_fingerprint(tmp_path, used, asks_driver=True) == corpus_fingerprint(tmp_path, used)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from otus.resources.plan import LOCAL_RULES
 from otus.site import Site
 from tests.workflow.conftest import DEMO, REPOSITORY, SMALL
 
@@ -19,7 +20,6 @@ GENERIC = REPOSITORY / "profiles" / "generic"
 SLURM_COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr", "sshare")
 GPU_RULES = ("train_model", "predict_shard")
 CPU_RULES = ("take_inventory", "make_dataset", "evaluate_model", "filter_selections")
-LOCAL_RULES = ("make_chunks", "merge_metrics", "write_report")
 
 #: A value of every key that decides what jobs ask for, and where it shows: in GPU jobs, in CPU jobs.
 ASKED = {
@@ -29,6 +29,7 @@ ASKED = {
     "gpu_model": ("a100", "gpu_model=a100", None),
     "gpu_constraint": ("a100&80g", "constraint=a100&80g", None),
     "cpu_constraint": ("skylake", None, "constraint=skylake"),
+    "longest_min": (25, "runtime=25", "runtime=25"),
     "signal_s": (300, "slurm_extra=--signal=TERM@300", None),
 }
 #: A value of every key that decides how the driver works, and the setting of the profile that it becomes.
@@ -59,9 +60,9 @@ def variables(values):
     return {f"OTUS_SLURM_{key.upper()}": str(value) for key, value in values.items()}
 
 
-def asked(flow, **environment):
+def asked(flow, *arguments, **environment):
     """What the jobs of a dry run with the Slurm profile ask for: rule -> resource -> value."""
-    done = flow.run("--profile", str(SLURM), "-n", **environment)
+    done = flow.run("--profile", str(SLURM), "-n", *arguments, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     found = {}
     for rule, line in re.findall(r"^rule (\w+):\n(?: .*\n)*? +resources: (.*)$", done.stdout, re.MULTILINE):
@@ -126,6 +127,13 @@ def test_no_signal_before_the_time_limit(workflow):
     for rule in GPU_RULES:
         assert not jobs[rule].get("slurm_extra")
         assert jobs[rule]["gpu"] == "1"
+
+
+def test_resources_on_the_command_line_replace_all_of_the_profiles(workflow):
+    runtime = ("--set-resources", "train_model:runtime=120")
+    jobs = asked(workflow(DEMO), *runtime, OTUS_SLURM_GPU_PARTITION="gpu")
+    assert jobs["train_model"]["runtime"] == "120"
+    assert not {"slurm_partition", "slurm_extra"} & {*jobs["train_model"], *jobs["predict_shard"]}, "cluster.md says so"
 
 
 def test_every_other_site_value_becomes_a_setting(tmp_path):
@@ -268,8 +276,8 @@ def test_a_refused_submission_ends_with_what_failed_and_how_to_go_on(before_trai
     flow, target = before_training
     words = flow.folder / "words"
     submit = program("refuse", f"printf '%s\\n' \"$@\" >{words}; echo 'qsub: no such queue'; exit 1")
-    profile = ("--profile", str(GENERIC), "--retries", "0")
-    done = flow.run(*profile, target, OTUS_GENERIC_SUBMIT=str(submit))
+    arguments = ("--profile", str(GENERIC), "--retries", "0", "--seconds-between-status-checks", "1", target)
+    done = flow.run(*arguments, OTUS_GENERIC_SUBMIT=str(submit))
     text = done.stdout + done.stderr
     assert done.returncode == 1 and "Traceback" not in text
     block = text[text.rindex("train_model  dataset grouped, training dense, fold 1") :]
@@ -291,20 +299,19 @@ exec "$@"
 
 
 @pytest.mark.slow
-def test_jobs_go_through_the_container_if_asked_to(workflow, program, tmp_path):
+def test_jobs_go_through_the_container_if_asked_to(workflow, program, tmp_path, monkeypatch):
     image, calls = "/some/image.sif", tmp_path / "calls"
     program("apptainer", APPTAINER.format(calls=calls, image=image))
-    flow, site = workflow(DEMO, SMALL), {"OTUS_SLURM_CONTAINER": image}
-    done = flow.run("-j1", "inventory", "--sdm", "apptainer", "--apptainer-args=--nv", **site)
+    monkeypatch.setenv("OTUS_SLURM_CONTAINER", image)
+    flow = workflow(DEMO, SMALL)
+    done = flow.run("-j1", "inventory", "--sdm", "apptainer", "--apptainer-args=--nv")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (flow.folder / "results" / "inventory" / "recordings.parquet").exists()
     lines = calls.read_text().splitlines()
     assert [re.search(r"(\w+)\.py$", line)[1] for line in lines] == ["make_demo_corpus", "take_inventory"]
     assert all(line.startswith("exec ") and " --nv " in line and f" {image} " in line for line in lines)
-    again = flow.run("-n", "inventory", "--sdm", "apptainer", **site)
-    assert "Nothing to be done" in again.stderr
-    changed = flow.run("-n", "inventory", **site)
-    assert "software environment definition has changed" in changed.stdout, "docs/cluster.md says so"
+    assert flow.planned("inventory", "--sdm", "apptainer") == {}
+    assert flow.planned("inventory")["take_inventory"] == 1, "docs/cluster.md: choose before the first run"
 
 
 @pytest.mark.slow

@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.workflow.conftest import REPOSITORY
+
+SNAKEMAKE = "snakemake/__main__.py"
+
 #: Put on the path of every process: at its end, how often it opened the corpus folder, and its largest memory.
 METER = """
 import atexit, json, os, pathlib, sys
@@ -66,7 +70,7 @@ def large(tmp_path, workflow):
 
 @pytest.fixture
 def notes(tmp_path, monkeypatch):
-    """Meter every process from now on; return what those that ended since the last call noted, by program."""
+    """Meter every process from now on; return what those that ended since the last call noted."""
     (tmp_path / "meter").mkdir()
     (tmp_path / "meter" / "sitecustomize.py").write_text(METER)
     path = tmp_path / "notes.jsonl"
@@ -77,25 +81,44 @@ def notes(tmp_path, monkeypatch):
     def read():
         found = [json.loads(line) for line in path.read_text().splitlines()]
         path.unlink()
-        return {note.pop("program").rpartition("/")[2]: note for note in found}
+        return found
 
     return read
+
+
+def walks(notes, program):
+    """How often each process of a program walked through the corpus, sorted."""
+    return sorted(note["walks"] for note in notes if note["program"].endswith(program))
 
 
 @pytest.mark.parametrize("recordings", [2, 200])
 def test_models_and_shards_decide_on_the_jobs_and_recordings_do_not(large, notes, recordings):
     assert large(recordings).planned() == JOBS
-    dry_run = notes()["__main__.py"]
+    (dry_run,) = notes()
     assert dry_run["walks"] == 1
     assert dry_run["peak_mb"] < 500
 
 
-def test_a_process_walks_through_the_corpus_once(large, notes):
-    flow = large(40)
-    done = flow.run("-j1", "inventory")
+def test_a_local_run_walks_through_the_corpus_once_beside_the_inventory(large, notes):
+    done = large(40).run("-j1", "inventory")
     assert done.returncode == 0, done.stdout + done.stderr
-    first = {program: note["walks"] for program, note in notes().items()}
-    assert first.pop("__main__.py") == 1
-    assert list(first.values()) == [1]  # the job itself
-    assert flow.planned()["take_inventory"] == 0
-    assert notes()["__main__.py"]["walks"] == 1
+    seen = notes()
+    assert walks(seen, ".take_inventory.py") == [1]
+    assert walks(seen, SNAKEMAKE) == [1]
+
+
+def test_the_jobs_of_a_cluster_neither_walk_through_the_corpus_nor_take_the_inventory_again(large, notes):
+    flow = large(100)
+    profile = str(REPOSITORY / "profiles" / "generic")
+    done = flow.run("--profile", profile, "--seconds-between-status-checks", "1", "prepare")
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = notes()
+    assert walks(seen, ".take_inventory.py") == [1]
+    assert walks(seen, ".make_dataset.py") == [0]
+    assert walks(seen, SNAKEMAKE) == [
+        0,
+        1,
+        1,
+    ]  # make_dataset; take_inventory, which guesses what to ask for; the driver
+    assert flow.planned("prepare") == {}
+    assert walks(notes(), SNAKEMAKE) == [1]

@@ -8,6 +8,7 @@ import tomllib
 import pytest
 import yaml
 
+from otus.site import Site
 from tests.workflow.conftest import REPOSITORY
 
 RULES = {}
@@ -40,6 +41,15 @@ def test_rules_in_the_profile_exist():
     assert (REPOSITORY / "slurm").resolve() == REPOSITORY / "profiles" / "slurm"
 
 
+def test_every_site_value_is_used_and_every_one_that_is_used_exists():
+    profile = (REPOSITORY / "profiles" / "slurm" / "config.yaml").read_text()
+    in_profile = set(re.findall(r"\bsite\.(\w+)", profile.replace("otus.site", "").replace("site.yaml", "")))
+    pages = [REPOSITORY / "Snakefile", *(REPOSITORY / "rules").glob("*.smk")]
+    in_rules = {key for page in pages for key in re.findall(r"\bSITE\.(\w+)", page.read_text())}
+    assert in_profile <= set(Site.model_fields)
+    assert in_profile | in_rules == set(Site.model_fields)
+
+
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_conda_environments_agree_with_the_lock(name):
     environment = yaml.safe_load((REPOSITORY / "envs" / f"{name}.yaml").read_text())
@@ -52,6 +62,19 @@ def test_the_gpu_environment_holds_every_dependency():
     wanted = {re.split(r"[<>=!~]", d)[0] for d in project["dependencies"]}
     environment = yaml.safe_load((REPOSITORY / "envs" / "gpu.yaml").read_text())
     assert {pin.split("==")[0] for pin in environment["dependencies"][-1]["pip"]} == wanted
+
+
+def test_the_container_holds_the_lock_and_the_python_of_the_environments():
+    recipe = (REPOSITORY / "envs" / "otus.def").read_text()
+    assert "\n    requirements.lock /opt/requirements.lock\n" in recipe
+    assert re.search(r"^    pip install .*--require-hashes -r /opt/requirements\.lock$", recipe, re.MULTILINE)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    pythons = {re.search(r"^From: python:(\d+\.\d+)-", recipe, re.MULTILINE)[1]}
+    pythons.add(re.match(r">=(\d+\.\d+),", project["requires-python"])[1])
+    for name in ("cpu", "gpu"):
+        environment = yaml.safe_load((REPOSITORY / "envs" / f"{name}.yaml").read_text())
+        pythons.update(d.removeprefix("python=") for d in environment["dependencies"] if str(d).startswith("python="))
+    assert len(pythons) == 1
 
 
 def test_the_lock_names_no_address_and_hashes_everything():

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         targets=options.targets,
     )
     if options.profile:
-        machines = Machines(cluster=True, slots=options.jobs or site.jobs, gpus=site.max_gpus, has_gpu=True)
+        machines = Machines(True, options.jobs or site.jobs, site.max_gpus, has_gpu=True, longest_min=site.longest_min)
     else:
         cores = options.jobs or len(os.sched_getaffinity(0))
         machines = Machines(cluster=False, slots=cores, gpus=1, has_gpu=shutil.which("nvidia-smi") is not None)

@@ -1,14 +1,16 @@
 """What Slurm says about its partitions, held against what the site settings ask for. Text in, findings out."""
 
+import math
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from otus.doctor.report import Finding, Status
+from otus.resources.requests import SMALLEST_CPU_MIN, SMALLEST_MIN
 from otus.site import Site
 
-#: What the rules ask for at the first of three attempts (rules/*.smk, `runtime`); the third asks for three times that.
-_GPU_MIN, _CPU_MIN, _ATTEMPTS = 240, 60, 3
+#: The least that jobs ask for at the first of three attempts; the third asks for three times that.
+_GPU_MIN, _CPU_MIN, _ATTEMPTS = max(SMALLEST_MIN.values()), SMALLEST_CPU_MIN, 3
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ def judge(
         yield _constraint("gpu_constraint", site.gpu_constraint, having_gpus)
     if site.cpu_constraint:
         yield _constraint("cpu_constraint", site.cpu_constraint, [n for n in nodes if n.partition in cpu])
-    yield _limits("cpu_partition", cpu, nodes, details, _CPU_MIN)
-    yield _limits("gpu_partition", gpu, nodes, details, _GPU_MIN)
+    capped = site.longest_min or math.inf
+    yield _limits("cpu_partition", cpu, nodes, details, _CPU_MIN, capped)
+    yield _limits("gpu_partition", gpu, nodes, details, _GPU_MIN, capped)
     yield from _preemption(dict.fromkeys([*cpu, *gpu]), details, preempt_type)
 
 
@@ -169,21 +172,31 @@ def _constraint(key: str, expression: str, nodes: Sequence[Nodes]) -> Finding:
 
 
 def _limits(
-    key: str, names: Sequence[str], nodes: Sequence[Nodes], details: Mapping[str, Mapping[str, str]], asked_min: int
+    key: str,
+    names: Sequence[str],
+    nodes: Sequence[Nodes],
+    details: Mapping[str, Mapping[str, str]],
+    least_min: int,
+    capped_min: float,
 ) -> Finding:
+    """Hold the longest time that the partitions allow against what jobs ask for, which longest_min caps."""
     limits = [parse_limit(details[name].get("MaxTime", "")) for name in names if name in details]
     limits = limits or [n.limit_min for n in nodes if n.partition in names]
-    longest = max((float("inf") if limit is None else limit for limit in limits), default=float("inf"))
-    name, last = f"time of {key.removesuffix('_partition')}", asked_min * _ATTEMPTS
-    if longest == float("inf"):
+    longest = max((math.inf if limit is None else limit for limit in limits), default=math.inf)
+    name = f"time of {key.removesuffix('_partition')}"
+    asked, last = min(least_min, capped_min), min(least_min * _ATTEMPTS, capped_min)
+    if longest == math.inf:
         return Finding(name, "ok", f"no limit in {', '.join(names)}")
     text = f"{', '.join(names)} gives a job at most {longest:g} min; "
-    remedy = f"choose another {key}, or lower the `runtime` of the rules (a training that is stopped goes on)"
-    if longest < asked_min:
-        return Finding(name, "warning", f"{text}jobs ask for up to {asked_min} min and would never start", remedy)
+    remedy = f"set longest_min: {longest:g} in site.yaml (a training that is stopped goes on), or choose another {key}"
+    if longest < asked:
+        return Finding(name, "warning", f"{text}jobs ask for {asked:g} min or more and would never start", remedy)
     if longest < last:
-        return Finding(name, "warning", f"{text}a third attempt asks for up to {last} min and would not start", remedy)
-    return Finding(name, "ok", f"{text}jobs ask for up to {asked_min} min, at the third attempt {last} min")
+        text += f"a third attempt asks for {last:g} min or more and would not start"
+        return Finding(name, "warning", text, remedy)
+    if capped_min <= longest:
+        return Finding(name, "ok", f"{text}no job asks for more than {capped_min:g} min (longest_min)")
+    return Finding(name, "ok", f"{text}jobs ask for {asked:g} min or more, at the third attempt for {last:g}")
 
 
 def _preemption(

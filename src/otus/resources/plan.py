@@ -52,12 +52,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Machines:
-    """Jobs at a time (on a cluster) or cores (here), GPUs, and whether `device: auto` finds one."""
+    """Jobs at a time (on a cluster) or cores (here), GPUs, whether `device: auto` finds one, longest time of a job."""
 
     cluster: bool
     slots: int
     gpus: int
     has_gpu: bool
+    longest_min: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def _stage(stage: str, jobs: Sequence[Job], workload: Workload, past: Sequence[U
         cpu_s += expected.cpu_s
         disk_mb += workload.disk_mb(job.rule, wildcards)
         asks_mb = max(asks_mb, request_mb(job.rule, load, device, past, 1))
-        asks_min = max(asks_min, request_min(job.rule, load, device, past, 1))
+        wanted_min = request_min(job.rule, load, device, past, 1)
+        asks_min = max(asks_min, min(wanted_min, machines.longest_min or wanted_min))
         threads = 1 if machines.cluster else workload.threads(job.rule, wildcards)
         durations.setdefault((device, threads), []).append(expected.wall_s + wait_s)
     wall_s = max(makespan(found, _slots(machines, *kind)) for kind, found in durations.items())

@@ -36,7 +36,7 @@ _TIME_SAFETY, _WORST_TIME_SAFETY, _MEMORY_SAFETY = 3.0, 1.5, 1.5
 _SNAKEMAKE_MB = 300.0
 SMALLEST_MB = 1500
 SMALLEST_MIN = {"train_model": 240, "predict_shard": 120}
-_SMALLEST_CPU_MIN = 30
+SMALLEST_CPU_MIN = 30
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def request_min(rule: str, load: Load, device: str, past: Sequence[Usage], attem
     usual, worst = (_expected(_WALL_S, rule, load, device, rows, pick) for pick in (statistics.median, max))
     asked_s = worst if _upper_limit(rule, device, rows) else max(_TIME_SAFETY * usual, _WORST_TIME_SAFETY * worst)
     asked_s = min(asked_s, LARGEST_FACTOR * sum(_wall_s(rule, load, device)))
-    return attempt * max(SMALLEST_MIN.get(rule, _SMALLEST_CPU_MIN), math.floor(asked_s / 60))
+    return attempt * max(SMALLEST_MIN.get(rule, SMALLEST_CPU_MIN), math.floor(asked_s / 60))
 
 
 def _upper_limit(rule: str, device: str, rows: Sequence[Usage]) -> bool:
