@@ -8,7 +8,7 @@ rule chunk:
 
 rule make_chunks:
     input:
-        recordings=rules.take_inventory.output.recordings,
+        recordings=file_of(rules.take_inventory.output.recordings),
     output:
         chunks=f"{RESULTS}/chunks/chunks.parquet",
         chunks_csv=f"{RESULTS}/chunks/chunks.csv",

@@ -49,6 +49,15 @@ wildcard_constraints:
     shard="|".join(map(str, SHARDS)),
 
 
+def file_of(output):
+    """The path of another rule's output, and no more than the path.
+
+    The output itself would bring along whatever makes it, into the DAG of every job that reads it. If code is edited
+    during a run, each job on a cluster would then do that stage again inside its own allocation.
+    """
+    return str(output)
+
+
 @cache
 def fingerprint():
     """The digest of the files of the corpus: the driver walks through them once and tells its jobs."""

@@ -11,9 +11,9 @@ rule evaluate:
 
 rule evaluate_model:
     input:
-        recordings=rules.take_inventory.output.recordings,
-        annotations=rules.take_inventory.output.annotations,
-        splits=rules.make_dataset.output.splits,
+        recordings=file_of(rules.take_inventory.output.recordings),
+        annotations=file_of(rules.take_inventory.output.annotations),
+        splits=file_of(rules.make_dataset.output.splits),
         cards=expand(rules.train_model.output.card, fold=FOLDS, allow_missing=True),
         scores=expand(
             rules.predict_shard.output.scores,

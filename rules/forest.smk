@@ -11,12 +11,12 @@ rule forest:
 
 rule filter_selections:
     input:
-        recordings=rules.take_inventory.output.recordings,
-        annotations=rules.take_inventory.output.annotations,
+        recordings=file_of(rules.take_inventory.output.recordings),
+        annotations=file_of(rules.take_inventory.output.annotations),
         card=expand(rules.train_model.output.card, fold=FOLDS[0], allow_missing=True),
-        selections=rules.evaluate_model.output.selections,
-        counts=rules.evaluate_model.output.counts,
-        points=rules.evaluate_model.output.points,
+        selections=file_of(rules.evaluate_model.output.selections),
+        counts=file_of(rules.evaluate_model.output.counts),
+        points=file_of(rules.evaluate_model.output.points),
     output:
         selections=f"{RESULTS}/forest/{{dataset}}-{{training}}/selections.parquet",
         matches=f"{RESULTS}/forest/{{dataset}}-{{training}}/matches.parquet",

@@ -62,13 +62,13 @@ rule merge_metrics:
 
 rule write_report:
     input:
-        recordings=rules.take_inventory.output.recordings,
-        annotations=rules.take_inventory.output.annotations,
-        quarantine=rules.take_inventory.output.quarantine,
-        metrics=rules.merge_metrics.output.metrics,
-        per_recording=rules.merge_metrics.output.per_recording,
-        curves=rules.merge_metrics.output.curves,
-        matches=rules.merge_metrics.output.matches,
+        recordings=file_of(rules.take_inventory.output.recordings),
+        annotations=file_of(rules.take_inventory.output.annotations),
+        quarantine=file_of(rules.take_inventory.output.quarantine),
+        metrics=file_of(rules.merge_metrics.output.metrics),
+        per_recording=file_of(rules.merge_metrics.output.per_recording),
+        curves=file_of(rules.merge_metrics.output.curves),
+        matches=file_of(rules.merge_metrics.output.matches),
         cards=expand(
             f"{RESULTS}/models/{{model}}/fold{{fold}}/card.json",
             model=MODELS,

@@ -13,11 +13,11 @@ rule predict:
 
 rule predict_shard:
     input:
-        recordings=rules.take_inventory.output.recordings,
-        chunks=rules.make_chunks.output.chunks,
-        splits=rules.make_dataset.output.splits,
-        weights=rules.train_model.output.weights,
-        card=rules.train_model.output.card,
+        recordings=file_of(rules.take_inventory.output.recordings),
+        chunks=file_of(rules.make_chunks.output.chunks),
+        splits=file_of(rules.make_dataset.output.splits),
+        weights=file_of(rules.train_model.output.weights),
+        card=file_of(rules.train_model.output.card),
     output:
         scores=f"{RESULTS}/scores/{{dataset}}-{{training}}/fold{{fold}}/shard{{shard}}.scores.parquet",
         item_rows=f"{RESULTS}/scores/{{dataset}}-{{training}}/fold{{fold}}/shard{{shard}}.items.parquet",

@@ -11,8 +11,8 @@ rule prepare:
 
 rule make_dataset:
     input:
-        recordings=rules.take_inventory.output.recordings,
-        annotations=rules.take_inventory.output.annotations,
+        recordings=file_of(rules.take_inventory.output.recordings),
+        annotations=file_of(rules.take_inventory.output.annotations),
     output:
         clips=f"{RESULTS}/datasets/{{dataset}}/clips.parquet",
         splits=f"{RESULTS}/datasets/{{dataset}}/splits.parquet",

@@ -12,10 +12,10 @@ rule train:
 
 rule train_model:
     input:
-        recordings=rules.take_inventory.output.recordings,
-        annotations=rules.take_inventory.output.annotations,
-        clips=rules.make_dataset.output.clips,
-        splits=rules.make_dataset.output.splits,
+        recordings=file_of(rules.take_inventory.output.recordings),
+        annotations=file_of(rules.take_inventory.output.annotations),
+        clips=file_of(rules.make_dataset.output.clips),
+        splits=file_of(rules.make_dataset.output.splits),
     output:
         weights=f"{RESULTS}/models/{{dataset}}-{{training}}/fold{{fold}}/model.safetensors",
         card=f"{RESULTS}/models/{{dataset}}-{{training}}/fold{{fold}}/card.json",

@@ -157,6 +157,18 @@ def test_an_edited_selection_table_starts_over_from_the_inventory(finished):
         table.write_text(before)
 
 
+@pytest.mark.parametrize(
+    "job", ["make_dataset:dataset=grouped", f"evaluate_model:dataset=grouped,training={MODEL[8:]}"]
+)
+def test_a_job_on_a_cluster_never_does_an_earlier_stage_again(finished, job):
+    """Whatever has changed since its run began: the driver alone decides what is done again."""
+    changed = finished[0].layer({"corpus": {"recordings": ["**/*.wav"]}})
+    assert "take_inventory" in changed.planned("prepare")
+    rule = job.partition(":")[0]
+    as_job = ("--target-jobs", job, "--allowed-rules", rule, "--force", "--mode", "remote", "--nolock", "--cores", "1")
+    assert changed.planned(*as_job, "--ignore-incomplete") == {rule: 1}
+
+
 def test_the_same_seed_gives_the_same_metrics(finished):
     flow, _ = finished
     first = (flow.folder / "results" / "metrics.csv").read_bytes()
