@@ -41,8 +41,12 @@ if not workflow.is_main_process:
 def begin_run():
     """Refuse a second run beside the jobs of a first one; leave a record of this one."""
     folder, slurm = Path.cwd(), workflow.executor_plugin.name == "slurm"
-    last = read_driver(folder)
-    left = orphans(folder) if slurm or (last and last.slurm) else []
+    try:
+        last = read_driver(folder)
+        killed = last is not None and last.slurm and not last.ended
+        left = orphans(folder) if slurm or killed else []
+    except OtusError as error:
+        raise WorkflowError(str(error))
     if left:
         raise WorkflowError(guard_text(left, sys.argv))
     record_driver(folder, sys.argv, list(workflow.dag_settings.targets), slurm=slurm)
