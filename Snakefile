@@ -21,6 +21,7 @@ if SITE.container:  # for --sdm apptainer; without that option it means nothing
 
 include: "rules/driver.smk"
 include: "rules/demo.smk"
+include: "rules/soundscapes.smk"
 include: "rules/inventory.smk"
 include: "rules/prepare.smk"
 include: "rules/chunk.smk"
@@ -35,3 +36,5 @@ rule all:
     default_target: True
     input:
         rules.merge.input,
+        rules.inventory.input,
+        rules.prepare.input,

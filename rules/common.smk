@@ -24,8 +24,10 @@ except ImportError as error:
 try:
     CFG = parse_config(config)
     SITE = load_site()
+    SOURCE = CFG.corpus.source
     if CFG.corpus.demo is None:
-        check_root(Path(CFG.corpus.root))
+        key = "corpus.soundscapes.clips" if CFG.corpus.is_made else "corpus.root"
+        check_root(Path(SOURCE.root), key)
 except OtusError as error:
     raise WorkflowError(str(error))
 
@@ -60,17 +62,30 @@ def file_of(output):
 
 @cache
 def fingerprint():
-    """The digest of the files of the corpus: the driver walks through them once and tells its jobs."""
+    """The digest of the files that somebody has brought: the driver walks through them once and tells its jobs."""
     return shared_fingerprint(
-        Path(ROOT), CFG.corpus, asks_driver=not workflow.is_main_process
+        Path(SOURCE.root), SOURCE, asks_driver=not workflow.is_main_process
     )
 
 
 def corpus_state(wildcards):
-    """What the inventory depends on besides its settings: the files of the corpus, or how the demo is made."""
+    """What the inventory depends on besides its settings: the files of the corpus, or how it is made."""
     if CFG.corpus.demo is not None:
         return CFG.corpus.demo.model_dump(mode="json")
+    if CFG.corpus.soundscapes is not None:
+        return [CFG.corpus.soundscapes.model_dump(mode="json"), fingerprint()]
     return fingerprint()
+
+
+def hard_negatives_of(wildcards):
+    """The selections of an earlier model that a dataset variant takes its hard negatives from."""
+    found = CFG.datasets[wildcards.dataset].hard_negatives
+    return found.selections if found else []
+
+
+def dataset_of(wildcards):
+    """The settings of a dataset variant."""
+    return CFG.datasets[wildcards.dataset].model_dump(mode="json")
 
 
 def training_of(wildcards):

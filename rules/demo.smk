@@ -18,7 +18,5 @@ if CFG.corpus.demo is not None:
         params:
             settings=CFG.corpus.demo.model_dump(mode="json"),
             code=code_digest("demo"),
-        message:
-            "Making the demo corpus"
         script:
             "../scripts/make_demo_corpus.py"

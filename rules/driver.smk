@@ -15,6 +15,7 @@ from otus.resources.usage import update_usage
 localrules:
     make_chunks,
     merge_metrics,
+    write_inventory_page,
     write_report,
 
 

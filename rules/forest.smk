@@ -13,6 +13,7 @@ rule filter_selections:
     input:
         recordings=file_of(rules.take_inventory.output.recordings),
         annotations=file_of(rules.take_inventory.output.annotations),
+        splits=file_of(rules.make_dataset.output.splits),
         card=expand(rules.train_model.output.card, fold=FOLDS[0], allow_missing=True),
         selections=file_of(rules.evaluate_model.output.selections),
         counts=file_of(rules.evaluate_model.output.counts),

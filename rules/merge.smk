@@ -75,6 +75,9 @@ rule write_report:
             fold=FOLDS[0],
         ),
         item_rows=rules.predict.input,
+        leakage=expand(
+            f"{RESULTS}/datasets/{{dataset}}/leakage.parquet", dataset=CFG.datasets
+        ),
     output:
         page=report(
             f"{RESULTS}/report.html",

@@ -20,6 +20,7 @@ filtered = filter_model(
     read_table(files.counts, "counts"),
     read_table(files.recordings, "recordings"),
     read_table(files.annotations, "annotations"),
+    read_table(files.splits, "splits"),
     {int(fold): points for fold, points in read_json(files.points).items()},
     targets=params.targets,
     settings=settings,

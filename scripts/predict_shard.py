@@ -28,7 +28,7 @@ result = predict_shard(
     read_table(files.recordings, "recordings"),
     network,
     card,
-    skip=set(own.loc[own["split"] == "train", "recording_id"]),
+    skip=set(own["recording_id"]) - set(own.loc[own["split"] != "train", "recording_id"]),
     scores_path=Path(out.scores),
     resume_folder=resume,
     device=device,

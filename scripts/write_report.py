@@ -31,6 +31,7 @@ content = ReportContent(
     curves=read_table(files.curves, "curves"),
     matches=read_table(files.matches, "matches"),
     items=pd.concat([read_table(path, "items") for path in files.item_rows], ignore_index=True),
+    leakage=pd.concat([read_table(path, "leakage") for path in files.leakage], ignore_index=True),
     settings=ReportSettings.model_validate(params.report),
     window_s=frontend.n_fft / frontend.sample_rate,
     low_hz=frontend.low_hz,

@@ -1,7 +1,9 @@
 """Sound files: open, inspect, read stretches by sample position, resample. Nothing here keeps a file whole."""
 
+import contextlib
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,34 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from otus.containers import extent
 from otus.errors import DataError
 
 #: Samples added on either side of a stretch before resampling, so that the filter has settled (soxr HQ); at least so
 #: many of the recording, and at least so many at the target rate, which is where strong downsampling needs them.
 _SETTLE_SAMPLES, _SETTLE_RESAMPLED = 2048, 128
+
+#: What libsndfile takes for the length of a file that names none.
+_NO_LENGTH = 2**62
+
+#: A header, tags and padding are hardly longer.
+_HEADER_BYTES = 4096
+
+_UNKNOWN_CODING = "its header is damaged, or names a coding that is not known"
+#: A part of what libsndfile says -> the same in plain words.
+_PLAIN = {
+    "possibly a pipe": "no audio is found in it",  # an MP3 file that its decoder gives up on
+    "Format not recognised": "it is in no format that is known",
+    "No 'data' chunk": "no audio follows its header",
+    "SF_INFO struct incomplete": "its header makes no sense",
+    "internal error": "its header makes no sense",
+    "is malformed": "it is damaged",
+    "'fmt ' chunk": _UNKNOWN_CODING,
+    "Invalid format chunk": _UNKNOWN_CODING,
+    "unimplemented format": _UNKNOWN_CODING,
+    "flac decoder": "its FLAC data are damaged",
+    "psf_fseek() failed": "its end cannot be reached",
+}
 
 Samples = NDArray[np.float32]
 
@@ -40,22 +65,57 @@ def inspect(path: str | Path) -> AudioInfo:
 
     Raises DataError if the file cannot be opened, is empty, or ends before its header says.
     """
-    try:
+    with reading_explained(path, "read as audio"):
+        check_extent(path)
         with soundfile.SoundFile(path) as file:
-            info = AudioInfo(file.frames, file.samplerate, file.channels, file.subtype)
-            tail = min(file.frames, 1024)
-            file.seek(file.frames - tail)
-            found = len(file.read(tail, dtype="int16"))
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise DataError(f"{path}: cannot be read as audio ({_reason(error)}).") from error
-    if info.n_samples == 0:
-        raise DataError(f"{path}: holds no samples.")
+            info = header_of(file, path)
+            tail = min(info.n_samples, 1024)
+            reached = file.seek(info.n_samples - tail)  # beyond the end where an MP3 file is damaged
+            found = len(file.read(tail, dtype="int16")) if reached < info.n_samples else 0
     if found != tail:
         raise DataError(f"{path}: ends early: its header promises {info.n_samples} samples.")
-    missing = _missing_bytes(Path(path))
-    if missing > 0:
-        raise DataError(f"{path}: truncated: {missing} bytes of audio that its header promises are not there.")
     return info
+
+
+@contextlib.contextmanager
+def reading_explained(path: str | Path, what: str) -> Iterator[None]:
+    """Turn a failure of libsndfile or of the disk into a DataError: the file at `path` cannot be `what`."""
+    try:
+        yield
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be {what} ({_reason(error)}).") from error
+
+
+def header_of(file: soundfile.SoundFile, path: str | Path) -> AudioInfo:
+    """Return what the header of an open file says; DataError if that is no samples, or no number of samples."""
+    if file.frames == 0:
+        size = Path(path).stat().st_size
+        rest = (
+            f" by its header, but has {size} bytes: the recorder may have stopped too early"
+            if size > _HEADER_BYTES
+            else ""
+        )
+        raise DataError(f"{path}: holds no samples{rest}.")
+    if file.frames >= _NO_LENGTH:
+        raise DataError(f"{path}: its header does not say how long it is; convert it anew, not through a pipe.")
+    return AudioInfo(file.frames, file.samplerate, file.channels, file.subtype)
+
+
+def check_extent(path: str | Path) -> int:
+    """Return how many bytes stand behind the audio of a file and are no part of its format.
+
+    Raises DataError if the file is empty or audio that its header promises is not there; OSError if it cannot be read.
+    """
+    if not Path(path).stat().st_size:
+        raise DataError(f"{path}: cannot be read as audio (it has 0 bytes).")
+    found = extent(path)
+    if found.missing_bytes:
+        raise DataError(
+            f"{path}: truncated: {found.missing_bytes} bytes of audio that its header promises are not there."
+        )
+    if found.unfinished:
+        raise DataError(f"{path}: truncated: the page that ends an Ogg stream is not there.")
+    return found.surplus_bytes
 
 
 def read(path: str | Path, start_sample: int = 0, end_sample: int | None = None) -> tuple[Samples, int]:
@@ -63,15 +123,13 @@ def read(path: str | Path, start_sample: int = 0, end_sample: int | None = None)
 
     Positions outside the file are not padded. Raises DataError if the file cannot be decoded.
     """
-    try:
-        with soundfile.SoundFile(path) as file:
-            start = max(0, min(start_sample, file.frames))
-            stop = file.frames if end_sample is None else max(start, min(end_sample, file.frames))
-            file.seek(start)
-            block: Any = file.read(stop - start, dtype="float32", always_2d=True)
-            rate = int(file.samplerate)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise DataError(f"{path}: cannot be decoded ({_reason(error)}).") from error
+    with reading_explained(path, "decoded"), soundfile.SoundFile(path) as file:
+        start = max(0, min(start_sample, file.frames))
+        stop = file.frames if end_sample is None else max(start, min(end_sample, file.frames))
+        if file.seek(start) > file.frames:  # where an MP3 file is damaged
+            raise DataError(f"{path}: is damaged: sample {start} cannot be reached.")
+        block: Any = file.read(stop - start, dtype="float32", always_2d=True)
+        rate = int(file.samplerate)
     if len(block) != stop - start:
         raise DataError(f"{path}: only {len(block)} of {stop - start} samples could be decoded from {start}.")
     mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
@@ -116,27 +174,6 @@ def sha256(path: str | Path) -> str:
 
 def _reason(error: Exception) -> str:
     """What libsndfile or the system says, without the name of the file."""
-    return str(getattr(error, "error_string", None) or error).split("\n")[0].rstrip(". ")
-
-
-def _missing_bytes(path: Path) -> int:
-    """Bytes that the data chunk of a WAV or RF64 file promises beyond its end; libsndfile hides this by clamping."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
-            return 0
-        size_beyond_32_bits = 0
-        while len(chunk := file.read(8)) == 8:
-            name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
-            body = file.tell()
-            if name == b"ds64":
-                size_beyond_32_bits = int.from_bytes(file.read(16)[8:], "little")
-            if name == b"data":
-                if size == 0xFFFFFFFF and size_beyond_32_bits:
-                    size = size_beyond_32_bits
-                # A program that cannot seek back (sox, arecord, ffmpeg in a pipe) writes the largest size, or nearly.
-                elif size == 0 or 0x7FFF0000 <= size <= 0x80000000 or size >= 0xFFFF0000:
-                    return 0
-                return body + size - path.stat().st_size
-            file.seek(body + size + size % 2)
-    return 0
+    said = str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error)
+    plain = next((plain for part, plain in _PLAIN.items() if part in said), said)
+    return plain.split("\n", maxsplit=1)[0].rstrip(". ")

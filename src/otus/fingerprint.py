@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from otus.config import CorpusSettings
+from otus.config.corpus import NAME_FORMATS
 from otus.errors import DataError
 
 #: Suffixes (lower case) taken for audio; libsndfile decides what it can really read.
@@ -73,13 +74,21 @@ def _selected(root: Path, settings: str) -> CorpusFiles:
 def walk(root: Path) -> list[FoundFile]:
     """Return every file below `root`, sorted by path, without hidden files and folders (and so without `._x.wav`).
 
-    Links are followed, except one that leads back to a folder that it lies in. Folders that may not be opened
-    are passed over. Raises DataError if `root` is missing or not a folder.
+    Links are followed, except one that leads back to a folder that it lies in; one that leads nowhere counts as an
+    empty file. Folders that may not be opened are passed over, see closed_folders. Raises DataError if `root` is
+    missing or not a folder.
     """
     check_root(root)
     found: list[FoundFile] = []
-    _scan(root, "", (), found)
+    _scan(root, "", (), found, [])
     return sorted(found, key=lambda file: file.path)
+
+
+def closed_folders(root: Path) -> list[str]:
+    """Return the folders below `root` that may not be opened, sorted, as posix paths."""
+    closed: list[str] = []
+    _scan(root, "", (), [], closed)
+    return sorted(closed)
 
 
 def shared_fingerprint(root: Path, settings: CorpusSettings, *, asks_driver: bool) -> str:
@@ -93,32 +102,33 @@ def shared_fingerprint(root: Path, settings: CorpusSettings, *, asks_driver: boo
     return os.environ[_TOLD]
 
 
-def check_root(root: Path) -> None:
-    """Raise DataError if `root` is missing or not a folder."""
+def check_root(root: Path, key: str = "corpus.root") -> None:
+    """Raise DataError if `root`, which the config gives under `key`, is missing or not a folder."""
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(f"corpus.root: {root} {what}; set it to the folder that holds the recordings.")
+        raise DataError(f"{key}: {root} {what}; set it to the folder that holds the recordings.")
 
 
 def select_files(files: Iterable[FoundFile], settings: CorpusSettings) -> CorpusFiles:
     """Return which of `files` are recordings, annotation files (per source) and the recordings sheet.
 
-    Globs do not look at case. A glob with wildcards does not take the sheet for an annotation file.
+    Globs do not look at case. The annotation files of a source that reads names are audio files, be they recordings
+    or not; those of every other source are not audio. A glob with wildcards does not take the sheet for one of them.
     """
-    audio: list[FoundFile] = []
-    other: list[FoundFile] = []
+    audio: list[tuple[str, FoundFile]] = []
+    other: list[tuple[str, FoundFile]] = []
     for file in files:
-        (audio if is_audio(file.path) else other).append(file)
-    keyed = [(_folded(file.path), file) for file in other]
+        (audio if is_audio(file.path) else other).append((_folded(file.path), file))
     wanted = _folded(settings.sheet or "")
-    sheet = next((file for key, file in keyed if key == wanted), None)
+    sheet = next((file for key, file in other if key == wanted), None)
     recordings = [_glob(pattern) for pattern in settings.recordings]
     annotations = []
     for source in settings.annotations:
         glob, exact = _glob(source.files), not set("*?[") & set(source.files)
+        keyed = audio if source.format in NAME_FORMATS else other
         annotations.append(tuple(f for key, f in keyed if glob.fullmatch(key) and (exact or f is not sheet)))
     return CorpusFiles(
-        tuple(file for file in audio if any(glob.fullmatch(_folded(file.path)) for glob in recordings)),
+        tuple(file for key, file in audio if any(glob.fullmatch(key) for glob in recordings)),
         tuple(annotations),
         sheet,
     )
@@ -129,8 +139,10 @@ def is_audio(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES  # noqa: PTH122 (20,000 Path objects are slow)
 
 
-def _scan(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: list[FoundFile]) -> None:
-    """Add the files below `folder`; `above` holds device and inode of the folders on the way down."""
+def _scan(
+    folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: list[FoundFile], closed: list[str]
+) -> None:
+    """Add the files below `folder`, or the folder to `closed`; `above` holds device and inode of those on the way."""
     try:
         status = folder.stat()
         here = (status.st_dev, status.st_ino)
@@ -138,18 +150,22 @@ def _scan(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: 
             return
         entries = list(os.scandir(folder))
     except OSError:
+        closed.append(prefix.rstrip("/"))
         return
     for entry in entries:
         if entry.name.startswith("."):
             continue
         try:
             if entry.is_dir():
-                _scan(Path(entry.path), f"{prefix}{entry.name}/", (*above, here), found)
+                _scan(Path(entry.path), f"{prefix}{entry.name}/", (*above, here), found, closed)
             elif entry.is_file():
                 size = entry.stat()
                 found.append(FoundFile(prefix + entry.name, size.st_size, size.st_mtime_ns))
-        except OSError:  # removed or made unreadable meanwhile
-            continue
+            elif entry.is_symlink():  # to nothing: found, so that it is reported and not lost
+                found.append(FoundFile(prefix + entry.name, 0, entry.stat(follow_symlinks=False).st_mtime_ns))
+        except OSError:  # removed meanwhile, or a link to itself, which is found as one to nothing is
+            if entry.is_symlink():
+                found.append(FoundFile(prefix + entry.name, 0, 0))
 
 
 def _folded(path: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from otus.evaluation.tally import KEYS, summarise, with_micro
-from otus.metrics import curve, ratio
+from otus.metrics import curve, precision_recall_f1, ratio
 from otus.tables import table
 
 POOLED = "pooled"
@@ -37,10 +37,12 @@ def merge_metrics(
     """Return the metrics of every model, layer, fold and split, and pooled over the folds.
 
     Pooled test rows of a cross-validation are out-of-fold: every recording counts once, judged by the model that
-    never saw it. `notes` (model, layer, fold, label, note) are added to the rows that they concern. The first IoU
-    of `counts` is the one that decides, and that the hits in `selections` were judged with.
+    never saw it (leaky variants: every moment of it, by the model that never saw that moment). `notes` (model, layer,
+    fold, label, note) are added to the rows that they concern. The first IoU of `counts` is the one that decides, and
+    that the hits in `selections` were judged with.
     """
-    all_counts = with_micro(_with_pooled(pd.concat(counts, ignore_index=True)), labels)
+    by_fold = pd.concat(counts, ignore_index=True)
+    all_counts = with_micro(pd.concat([_with_text_fold(by_fold), _pooled_counts(by_fold)], ignore_index=True), labels)
     ranked = _with_pooled(_ranked(pd.concat(selections, ignore_index=True), float(all_counts["iou"].iloc[0])))
     pairs = _with_pooled(pd.concat(matches, ignore_index=True))
     metrics = summarise(all_counts, ranked, pairs, bootstrap=bootstrap, seed=seed)
@@ -70,15 +72,36 @@ def forest_notes(summaries: Sequence[Sequence[Mapping[str, Any]]]) -> pd.DataFra
     return pd.DataFrame(rows, columns=["model", "layer", "fold", "label", "note"])
 
 
+def _with_text_fold(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(fold=frame["fold"].astype(str))
+
+
 def _with_pooled(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with fold as text, and those of split test again as fold `pooled`.
 
     Pooled validation rows of the post-filter would count recordings more than once (each fold's forest is fitted
     on all other folds), so no layer has any.
     """
-    frame = frame.assign(fold=frame["fold"].astype(str))
+    frame = _with_text_fold(frame)
     pooled = frame[frame["split"] == "test"].assign(fold=POOLED)
     return pd.concat([frame, pooled], ignore_index=True)
+
+
+def _pooled_counts(by_fold: pd.DataFrame) -> pd.DataFrame:
+    """The counts of split test as fold `pooled`, each recording once also if several folds test parts of it."""
+    tested = by_fold[by_fold["split"] == "test"].assign(fold=POOLED)
+    keys = [*KEYS, "operating_point", "selected", "leaky", "recording_id", "group"]
+    counts = ["n_gt", "n_pred", "tp", "fp", "fn"]
+    pooled = tested.groupby(keys, sort=False, as_index=False).agg(
+        **{name: (name, "sum") for name in ("duration_s", *counts)},
+        threshold=("threshold", "first"),
+        highest=("threshold", "max"),
+        lowest=("threshold", "min"),
+    )
+    pooled["threshold"] = pooled["threshold"].where(pooled["highest"] == pooled["lowest"])
+    values = [precision_recall_f1(*row) for row in pooled[["tp", "n_pred", "n_gt"]].itertuples(index=False)]
+    pooled[["precision", "recall", "f1"]] = np.asarray(values, dtype=float).reshape(-1, 3)
+    return pooled.drop(columns=["highest", "lowest"])
 
 
 def _ranked(selections: pd.DataFrame, deciding_iou: float) -> pd.DataFrame:
@@ -106,7 +129,7 @@ def _curves(ranked: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
                 "false_alarms_per_hour": [ratio(n - t, hours) for n, t in zip(points.n_pred, points.tp, strict=True)],
             }
         )
-        parts.append(part.assign(**dict(zip(KEYS, key, strict=True)), n_gt=n_gt))
+        parts.append(part.assign(**dict(zip(KEYS, key, strict=True)), n_gt=n_gt, leaky=bool(rows["leaky"].iloc[0])))
     return table("curves", pd.concat(parts, ignore_index=True) if parts else [])
 
 

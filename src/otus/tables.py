@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from otus.atomic import replacing
 from otus.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TEXT, _REAL, _INT, _FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
@@ -33,8 +33,17 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "channels": _INT,
         "subtype": _TEXT,
         "sha256": _TEXT,
+        "content_sha256": _TEXT,
         "start_time": _TEXT,
         "site": _TEXT,
+        "recorder": _TEXT,
+        "parent": _TEXT,
+        "parent_start_s": _REAL,
+        "peak_dbfs": _REAL,
+        "rms_dbfs": _REAL,
+        "clipped_share": _REAL,
+        "silent_share": _REAL,
+        "flags": _TEXT,
         "given_split": _TEXT,
         "labelled": _FLAG,
         "readable": _FLAG,
@@ -52,8 +61,24 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "source_file": _TEXT,
         "source_row": _INT,
     },
-    "quarantine": {"kind": _TEXT, "path": _TEXT, "row": _INT, "reason": _TEXT, "remedy": _TEXT},
-    "splits": {"recording_id": _TEXT, "group": _TEXT, "fold": _INT, "split": _TEXT},
+    "annotation_files": {
+        "path": _TEXT,
+        "format": _TEXT,
+        "n_rows": _INT,
+        "n_annotations": _INT,
+        "n_views": _INT,
+        "n_quarantined": _INT,
+    },
+    "quarantine": {"kind": _TEXT, "path": _TEXT, "row": _INT, "n_rows": _INT, "reason": _TEXT, "remedy": _TEXT},
+    "splits": {
+        "recording_id": _TEXT,
+        "group": _TEXT,
+        "fold": _INT,
+        "split": _TEXT,
+        "start_sample": _INT,
+        "end_sample": _INT,
+        "leaky": _FLAG,
+    },
     "clips": {
         "clip_id": _TEXT,
         "recording_id": _TEXT,
@@ -66,6 +91,20 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "fold": _INT,
         "split": _TEXT,
         "origin": _TEXT,
+        "leaky": _FLAG,
+    },
+    "leakage": {
+        "dataset": _TEXT,
+        "fold": _INT,
+        "side": _TEXT,
+        "other_side": _TEXT,
+        "shared_groups": _INT,
+        "shared_recordings": _INT,
+        "shared_contents": _INT,
+        "shared_raw_recordings": _INT,
+        "overlapping_clips": _INT,
+        "example": _TEXT,
+        "leaky": _FLAG,
     },
     "chunks": {
         "chunk_id": _TEXT,
@@ -104,6 +143,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "layer": _TEXT,
         "rf_probability": _REAL,
         "hit": _FLAG,
+        "leaky": _FLAG,
     },
     "matches": {
         "model": _TEXT,
@@ -122,6 +162,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "iou": _REAL,
         "onset_error_s": _REAL,
         "offset_error_s": _REAL,
+        "leaky": _FLAG,
     },
     "metrics": {
         "model": _TEXT,
@@ -154,6 +195,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "false_alarms_per_hour": _REAL,
         "onset_error_median_s": _REAL,
         "offset_error_median_s": _REAL,
+        "leaky": _FLAG,
         "note": _TEXT,
     },
     "metrics_per_recording": {
@@ -177,6 +219,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "precision": _REAL,
         "recall": _REAL,
         "f1": _REAL,
+        "leaky": _FLAG,
     },
     "curves": {
         "model": _TEXT,
@@ -192,6 +235,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "precision": _REAL,
         "recall": _REAL,
         "false_alarms_per_hour": _REAL,
+        "leaky": _FLAG,
     },
 }
 

@@ -32,6 +32,13 @@ def test_point_labels_and_bad_lines_are_problems() -> None:
     ]
 
 
+def test_frequencies_without_a_label_are_a_problem() -> None:
+    content = read("\\\t1\t2\n1\t2\towl\n\\\t3\t4\n\\\t5\t6\n")
+    assert [(r.low_hz, r.source_row) for r in content.rows] == [(3.0, 2)]
+    assert [p.row for p in content.problems] == [1, 4]
+    assert content.n_rows == 3 and content.miscounted() is None
+
+
 def test_an_empty_label_takes_the_sources() -> None:
     assert [r.label for r in read("1\t2\t\n3\t4\n", label="owl").rows] == ["owl", "owl"]
     assert [p.reason for p in read("1\t2\t\n").problems] == ["has no label"]

@@ -88,6 +88,29 @@ def test_a_cell_with_line_ends_keeps_the_count_of_lines() -> None:
     assert [p.row for p in content.problems] == [5]
 
 
+def test_a_duration_stands_for_the_end() -> None:
+    for content in (
+        read("start,duration,label\n1.5,0.25,owl\n3,x,owl\n4,,owl\n"),
+        read("at,for,label\n1.5,0.25,owl\n3,x,owl\n4,,owl\n", {"start": "at", "duration": "for"}),
+        read("at,for,label,end\n1.5,0.25,owl,9\n3,x,owl,9\n4,,owl,9\n", {"start": "at", "duration": "for"}),
+        read("1.5,0.25,owl\n3,x,owl\n4,,owl\n", {"start": "1", "duration": "2", "label": "3"}),
+    ):
+        assert [(r.start_s, r.end_s) for r in content.rows] == [(1.5, 1.75)]
+        assert [p.reason for p in content.problems] == ["'x' is not a time in seconds", "a time is missing"]
+    assert [r.end_s for r in read("start,end,duration,label\n1,2,9,owl\n1,,3,owl\n").rows] == [2.0, 4.0]
+
+
+def test_labels_with_line_ends_are_one_line() -> None:
+    content = read('start,end,label\n1,2,"barn\n\t owl"\n')
+    assert [r.label for r in content.rows] == ["barn owl"]
+
+
+def test_rows_that_cannot_be_told_are_counted() -> None:
+    unlabelled, endless = read("start,end\n1,2\n3,4\n"), read("start,label\n1,owl\n\n")
+    assert [(c.n_rows, c.problems[0].n_rows) for c in (unlabelled, endless)] == [(2, 2), (1, 1)]
+    assert "the end (columns: start, label)" in endless.problems[0].reason
+
+
 def test_short_rows_are_problems_and_bad_frequencies_are_unknown() -> None:
     content = read("start,end,label,low_hz\n1\n2,3,owl,low\n")
     assert [(p.row, p.reason) for p in content.problems] == [(2, "a time is missing")]

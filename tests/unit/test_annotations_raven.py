@@ -75,6 +75,53 @@ def test_begin_file_and_file_offset(tmp_path: Path) -> None:
     assert [(p.row, p.recording) for p in content.problems] == [(4, "b.wav")]
 
 
+def test_rows_and_views_are_counted(tmp_path: Path) -> None:
+    views = "1\tWaveform 1\t1\t1\t2\t0\t12000\towl\n1\tSpectrogram 1\t1\t1\t2\t400\t900\t\n"
+    views += "1\tSpectrogram 1\t2\t1\t2\t400\t900\towl\n2\tSpectrogram 1\t1\t3\t3\t0\t1\towl\n\n"
+    content = read(tmp_path, HEADER + views)
+    assert (content.n_rows, content.n_views, len(content.rows), len(content.problems)) == (4, 2, 1, 1)
+    unlabelled = read(tmp_path, (HEADER + views).replace("Annotation", "Remark"))
+    assert (unlabelled.n_rows, unlabelled.problems[0].n_rows, unlabelled.problems[0].row) == (4, 4, None)
+
+
+def test_views_whose_times_are_rounded_differently_are_one_selection(tmp_path: Path) -> None:
+    row = "1\t{}\t1\t{}\t{}\t0\t1\towl\n"
+    near = row.format("Waveform 1", "1,000", "2,004") + row.format("Spectrogram 1", "1.0", "2.0")
+    far = row.format("Waveform 1", "1", "2.02") + row.format("Spectrogram 1", "1", "2")
+    assert [len(read(tmp_path, HEADER + text).rows) for text in (near, far)] == [1, 2]
+
+
+def test_delta_time_stands_for_an_end_that_is_missing(tmp_path: Path) -> None:
+    header = "Selection\tView\tBegin Time (s)\tDelta Time (s)\tLabel\n"
+    rows = "1\tSpectrogram 1\t1.5\t0,25\towl\n2\tSpectrogram 1\t3\t0\towl\n3\tSpectrogram 1\t4\t\towl\n"
+    content = read(tmp_path, header + rows)
+    assert content.format == "raven" and [(r.start_s, r.end_s) for r in content.rows] == [(1.5, 1.75)]
+    assert [p.reason for p in content.problems] == ["has zero length (at 3 s)", "a time is missing"]
+    both = header.replace("Label", "End Time (s)\tLabel") + "1\tSpectrogram 1\t1\t9\t2\towl\n"
+    assert [(r.start_s, r.end_s) for r in read(tmp_path, both).rows] == [(1.0, 2.0)]
+
+
+def test_a_selection_that_runs_over_into_the_next_file_is_a_problem(tmp_path: Path) -> None:
+    text = "Selection\tBegin Time (s)\tEnd Time (s)\tBegin File\tEnd File\tFile Offset (s)\tLabel\n"
+    text += "1\t58\t63\ta.wav\tb.wav\t58\towl\n2\t64\t65\tb.wav\tB.WAV\t4\towl\n"
+    content = read(tmp_path, text)
+    assert [(r.recording, r.start_s, r.end_s) for r in content.rows] == [("b.wav", 4.0, 5.0)]
+    assert [(p.row, p.reason, p.recording) for p in content.problems] == [
+        (2, "runs over from a.wav into b.wav", "a.wav")
+    ]
+
+
+def test_an_offset_that_is_the_begin_time_changes_nothing(tmp_path: Path) -> None:
+    text = "Selection\tBegin Time (s)\tEnd Time (s)\tBegin File\tFile Offset (s)\tLabel\n"
+    content = read(tmp_path, text + "1\t0.1\t0.7000000000000001\ta.wav\t0.1\towl\n")
+    assert [(r.start_s, r.end_s) for r in content.rows] == [(0.1, 0.7000000000000001)]
+
+
+def test_blanks_within_labels_are_one(tmp_path: Path) -> None:
+    content = read(tmp_path, HEADER + "1\tSpectrogram 1\t1\t1\t2\t1\t2\t  barn \u00a0 owl \n")
+    assert [r.label for r in content.rows] == ["barn owl"]
+
+
 def test_begin_path_may_be_a_folder_or_the_whole_path(tmp_path: Path) -> None:
     text = "Selection\tBegin Time (s)\tEnd Time (s)\tBegin Path\tBegin File\tLabel\n"
     text += "1\t1\t2\tD:\\x\\a.wav\ta.wav\towl\n2\t1\t2\tD:\\x\ta.wav\towl\n3\t1\t2\t\ta.wav\towl\n"
@@ -139,3 +186,7 @@ def test_formats_are_told_apart() -> None:
     assert detect_format("start (s)\tend (s)\tlabel\n") == "csv"
     assert detect_format("name,age\nx,2\n") is None
     assert detect_format("") is None
+    assert detect_format('\n{"meta": {"n_hums": 0}, "entries": []}') == "alpaca_index"
+    assert detect_format('{"entries": []}') is None
+    assert detect_format('<?xml version="1.0"?>\n<Sequences><NumSequence>0') == "birdsong-recognition-dataset"
+    assert detect_format('\nFile type = "ooTextFile"\nObject class = "TextGrid"\n') == "textgrid"

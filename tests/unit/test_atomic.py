@@ -152,12 +152,12 @@ def small_files_only(most_bytes):
 
 def test_a_file_that_does_not_fit_leaves_the_old_one_whatever_writes_it(tmp_path):
     wide = table("splits", pd.DataFrame({"recording_id": [os.urandom(8).hex() for _ in range(500)]}))
-    same = table("splits", pd.DataFrame({"recording_id": ["a" * 10] * 500}))
+    same = table("quarantine", pd.DataFrame({"kind": ["a" * 10] * 500}))
     for path, write in {
         "a.txt": lambda path: write_text(path, "x" * 5000),
         "b.json": lambda path: write_json(path, list(range(5000))),
         "c.parquet": lambda path: write_table(path, "splits", wide),
-        "d.csv": lambda path: write_table(tmp_path / "e.parquet", "splits", same, csv=path),
+        "d.csv": lambda path: write_table(tmp_path / "e.parquet", "quarantine", same, csv=path),
     }.items():
         (tmp_path / path).write_text("old")
         with small_files_only(4000), pytest.raises(MissingPartError, match=path):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otus import audio
+from otus.containers import Extent, extent
 from otus.errors import DataError
 
 #: Largest difference that counting in 16 bits and one byte less makes.
@@ -152,6 +153,113 @@ def test_a_wav_written_to_a_pipe_is_as_long_as_its_data(wav, size):
     with_data_size(wav, size, min(size + 36, 0xFFFFFFFF))
     assert audio.inspect(wav).n_samples == 5000
     np.testing.assert_array_equal(audio.read(wav)[0], samples)
+
+
+@pytest.mark.parametrize("form", ["AIFF", "W64", "AU", "RF64"])
+@pytest.mark.parametrize("missing", [2, 900])
+def test_a_truncated_file_of_another_format(tmp_path, form, missing):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(5000), 22_050, format=form, subtype="PCM_16")
+    assert audio.inspect(path).n_samples == 5000 and extent(path) == Extent()
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(DataError, match=rf"a\.wav: truncated: {missing} bytes of audio that its header promises"):
+        audio.inspect(path)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_stream_without_its_end(tmp_path, subtype):
+    path = tmp_path / "a.ogg"
+    with soundfile.SoundFile(path, "w", 48_000, 1, format="OGG", subtype=subtype) as file:
+        file.write(noise(90_000))
+    whole = path.read_bytes()
+    assert audio.inspect(path).n_samples == 90_000 and not extent(path).unfinished
+    last_page = whole.rindex(b"OggS")
+    for content in (whole[:-1], whole[: last_page + 20], whole[:last_page], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.ogg: truncated: the page that ends an Ogg stream is not there\."):
+            audio.inspect(path)
+    path.write_bytes(whole + b"TAG" + bytes(125))
+    assert not extent(path).unfinished
+
+
+def test_a_flac_without_a_length(tmp_path):
+    raw = bytearray(written(tmp_path / "a.flac", noise(5000), 22_050).read_bytes())
+    raw[21] &= 0xF0
+    raw[22:26] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(raw)
+    with pytest.raises(DataError, match=r"a\.flac: its header does not say how long it is; convert it anew"):
+        audio.inspect(tmp_path / "a.flac")
+
+
+def chunk(name, body, size=None, order="<"):
+    return name + struct.pack(f"{order}I", len(body) if size is None else size) + body + bytes(len(body) % 2)
+
+
+DATA = bytes(range(1, 101))
+AU = struct.pack(">4sIIIII", b".snd", 24, 100, 3, 8000, 1)
+GUID = bytes(12)  # what follows the name in a chunk of W64
+
+
+def w64(name, body):
+    return name + GUID + struct.pack("<Q", 24 + len(body)) + body + bytes(-len(body) % 8)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"RIFF----WAVE" + chunk(b"data", DATA), Extent()),
+        (b"RIFF----WAVE" + chunk(b"fmt ", DATA[:15]) + chunk(b"data", DATA[:99]) + chunk(b"LIST", DATA), Extent()),
+        (b"RIFF----WAVE" + chunk(b"data", DATA, 90), Extent(surplus_bytes=10)),
+        (b"RIFF----WAVE" + chunk(b"data", DATA, 150), Extent(missing_bytes=50)),
+        (b"RIFF----WAVE" + chunk(b"data", DATA) + chunk(b"LIST", DATA, 900), Extent(surplus_bytes=108)),
+        (b"RIFF----WAVE" + chunk(b"data", DATA) + chunk(b"LIST", DATA) + bytes(30), Extent(surplus_bytes=30)),
+        (b"RIFF----WAVE" + chunk(b"data", DATA) + chunk(b"data", DATA), Extent()),
+        (b"RIFF----WAVE" + chunk(b"data", DATA, 0), Extent()),
+        (b"RIFF----WAVE" + chunk(b"data", DATA, 0xFFFFFFFF), Extent()),
+        (b"RIFF----WAVE" + bytes(5000), Extent()),
+        (b"RIFX----WAVE" + chunk(b"data", DATA, 150, ">"), Extent(missing_bytes=50)),
+        (b"RF64----WAVE" + chunk(b"ds64", struct.pack("<QQQI", 0, 150, 0, 0)) + chunk(b"data", DATA, 0xFFFFFFFF),
+         Extent(missing_bytes=50)),
+        (b"BW64----WAVE" + chunk(b"ds64", struct.pack("<QQQI", 0, 100, 0, 0)) + chunk(b"data", DATA, 0xFFFFFFFF),
+         Extent()),
+        (b"FORM----AIFF" + chunk(b"COMM", DATA[:18], None, ">") + chunk(b"SSND", DATA, 101, ">"), Extent(1)),
+        (b"FORM----AIFC" + chunk(b"SSND", DATA, None, ">") + chunk(b"ID3 ", DATA, None, ">"), Extent()),
+        (b"caff\0\1\0\0" + b"data" + struct.pack(">q", 140) + DATA, Extent(40)),
+        (b"caff\0\1\0\0" + b"data" + struct.pack(">q", -1) + DATA, Extent()),
+        (b"caff\0\1\0\0" + b"data" + struct.pack(">q", 100) + DATA + b"pakt" + struct.pack(">q", 100) + DATA, Extent()),
+        (b"riff" + GUID + bytes(8) + b"wave" + GUID + w64(b"fmt ", DATA[:20]) + w64(b"data", DATA), Extent()),
+        (b"riff" + GUID + bytes(8) + b"wave" + GUID + w64(b"data", DATA)[:-10], Extent(6)),
+        (AU + DATA, Extent()),
+        (AU + DATA[:70], Extent(missing_bytes=30)),
+        (AU + DATA + DATA, Extent(surplus_bytes=100)),
+        (AU[:8] + b"\xff" * 4 + AU[12:] + DATA, Extent()),
+        (b"OggS", Extent(unfinished=True)),
+        (b"fLaC" + bytes(100), Extent()),
+        (b"", Extent()),
+    ],
+)  # fmt: skip
+def test_the_extent_of_the_audio_by_its_header(tmp_path, content, expected):
+    (tmp_path / "x").write_bytes(content)
+    assert extent(tmp_path / "x") == expected
+
+
+def test_a_wav_beyond_four_gigabytes_has_surplus(tmp_path):
+    """Its 32-bit size counts from zero again; the rest is not lost without a word."""
+    path = tmp_path / "a.wav"
+    with path.open("wb") as file:
+        file.write(b"RIFF----WAVE" + b"data" + struct.pack("<I", 1000))
+        file.truncate(20 + 1000 + 2**32)
+    assert extent(path) == Extent(surplus_bytes=2**32)
+
+
+@given(
+    st.binary(max_size=300), st.sampled_from([b"RIFF----WAVE", b"FORM----AIFF", b"caff\0\1\0\0", b".snd", b"OggS", b""])
+)
+def test_no_header_whatsoever_breaks_it(tmp_path_factory, content, head):
+    path = tmp_path_factory.getbasetemp() / "any"
+    path.write_bytes(head + content)
+    found = extent(path)
+    assert found.missing_bytes >= 0 and 0 <= found.surplus_bytes <= len(head + content)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])

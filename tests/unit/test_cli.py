@@ -49,7 +49,8 @@ def corpus(tmp_path):
 
 def write_config(path, root, values=None):
     corpus = {"root": str(root), "annotations": [{"files": "**/*.txt"}], "targets": ["hum"], "group": "folder"}
-    path.write_text(yaml.safe_dump({"corpus": corpus, "split": {"folds": 3}} | (values or {})))
+    settings = {"corpus": corpus, "split": {"folds": 3}, "results_dir": str(path.parent / "out")}
+    path.write_text(yaml.safe_dump(settings | (values or {})))
     return path
 
 
@@ -98,7 +99,8 @@ def test_wrong_usage_ends_with_2(arguments, capsys):
     assert end.value.code == 2 and "usage: otus" in capsys.readouterr().err
 
 
-def test_init_writes_a_config_that_check_accepts(corpus, tmp_path, capsys):
+def test_init_writes_a_config_that_check_accepts(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     target = tmp_path / "new folder" / "c.yaml"
     assert main(["init", str(corpus), "--output", str(target)]) == 0
     out = capsys.readouterr().out
@@ -143,7 +145,20 @@ def test_check_prints_what_is_there_and_the_quarantine(corpus, tmp_path, capsys)
     assert len(quarantine) == 2
     assert quarantine[0].startswith("quarantine: site_3/bad.wav: truncated: ")
     assert quarantine[1].startswith("quarantine: site_0/t0.txt, row 3: ends before it starts")
-    assert sorted(tmp_path.rglob("*")) == before  # nothing is written
+    kept = [tmp_path / "out", tmp_path / "out/cache", tmp_path / "out/cache/inventory.parquet"]
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, *kept])  # nothing is written but what the next one needs
+    assert main(["check", str(config)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == lines and "4 of 5 audio files are as they were" in printed.err
+
+
+def test_check_prints_only_the_first_lines_of_a_long_quarantine(corpus, tmp_path, capsys):
+    with (corpus / "site_0" / "t0.txt").open("a") as file:
+        file.write("9\t8\thum\n" * 150)
+    config = write_config(tmp_path / "c.yaml", corpus)
+    assert main(["check", str(config)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("quarantine: ")]
+    assert len(lines) == 101 and lines[-1].startswith("quarantine: 52 more; ")
 
 
 def test_check_takes_several_files(corpus, tmp_path, capsys):

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otus.config import DatasetSettings
-from otus.datasets import make_clips
-from otus.tables import SCHEMAS, table
+from otus.datasets.clips import COLUMNS, collect_clips
+from otus.tables import table
 
 RATE = 1000
 
@@ -18,7 +18,7 @@ def recordings_of(durations, rate=RATE):
     rows = [
         {
             "recording_id": f"r{i:02d}", "path": f"r{i:02d}.wav", "group": f"g{i:02d}", "duration_s": n / rate,
-            "n_samples": n, "sample_rate": rate, "labelled": True, "readable": True,
+            "n_samples": n, "sample_rate": rate, "labelled": True, "sha256": f"{i:064d}", "readable": True,
         }
         for i, n in enumerate(round(d * rate) for d in durations)
     ]  # fmt: skip
@@ -43,21 +43,16 @@ def annotations_of(rows):
     )
 
 
-def splits_of(recordings, folds=1):
-    ids = recordings.loc[recordings["readable"], ["recording_id", "group"]]
-    sides = ["train", "val", "test"]
-    return table(
-        "splits",
-        pd.concat([ids.assign(fold=f + 1, split=[sides[(i + f) % 3] for i in range(len(ids))]) for f in range(folds)]),
-    )
-
-
-def clips_of(durations, rows, *, folds=1, seed=1, rate=RATE, **values):
+def collected(durations, rows, *, seed=1, rate=RATE, **values):
     recordings = recordings_of(durations, rate)
-    return make_clips(
-        recordings, annotations_of(rows), splits_of(recordings, folds), targets=["hum"],
-        settings=DatasetSettings(**values), seed=seed,
+    annotations = annotations_of(rows)
+    return collect_clips(
+        recordings, annotations, None, targets=["hum"], settings=DatasetSettings(**values), seed=seed
     )  # fmt: skip
+
+
+def clips_of(durations, rows, **values):
+    return collected(durations, rows, **values)[0]
 
 
 @st.composite
@@ -76,19 +71,20 @@ def corpora(draw):
 @given(corpora(), st.floats(0, 2), st.floats(0.2, 3), st.floats(0, 8), st.integers(0, 2**40))
 def test_mined_noise_touches_nothing(corpus, margin_s, min_noise_s, noise_per_target, seed):
     durations, rows = corpus
-    clips = clips_of(
+    clips, report = collected(
         durations, rows, seed=seed, margin_s=margin_s, min_noise_s=min_noise_s, noise_per_target=noise_per_target
     )
-    assert list(clips.columns) == list(SCHEMAS["clips"])
+    assert list(clips.columns) == ["clip_id", *COLUMNS] and clips["clip_id"].is_unique
     mined = clips[clips["origin"] == "mined"]
     calls = [(end - start) for _, start, end, label in rows if label == "hum"]
-    assert len(mined) <= round(noise_per_target * len(calls))
+    assert report.wanted == round(noise_per_target * len(calls)) == report.mined + report.unmet
+    assert report.mined == len(mined)
     for i, duration in enumerate(durations):
         own = mined[mined["recording_id"] == f"r{i:02d}"].sort_values("start_sample")
         starts, ends = own["start_sample"].to_numpy(), own["end_sample"].to_numpy()
         assert (starts >= 0).all() and (ends <= round(duration * RATE)).all()
         assert (ends - starts >= min_noise_s * RATE - 2).all()
-        assert (ends - starts <= max([min_noise_s, *calls]) * RATE + 1).all()
+        assert (ends - starts <= max([min_noise_s, *calls]) * RATE + 2).all()
         assert (starts[1:] >= ends[:-1]).all()  # no two overlap
         for recording, start, end, _ in rows:  # nor does any come near an annotation, of whatever label
             if recording == f"r{i:02d}":
@@ -115,61 +111,69 @@ def test_every_annotation_is_a_clip(corpus, rate):
 
 
 def test_what_a_clip_says():
-    rows = [("r00", 1.0, 2.0, "hum"), ("r01", 0.5, 0.75, "bark")]
-    clips = clips_of([10, 10], rows, folds=3, noise_per_target=2)
-    assert len(clips) == 3 * 4 and not clips.duplicated(["fold", "clip_id"]).any()
-    one = clips[clips["fold"] == 2]
-    assert one["clip_id"].is_unique and set(one["clip_id"]) == set(clips["clip_id"])
-    by_origin = one.set_index("origin")
-    target = one[one["class"] == "target"].iloc[0]
+    rows = [("r00", 1.0, 2.0, "hum"), ("r01", 0.5, 0.75, "bark"), ("r01", 5.0, 6.0, "unknown")]
+    clips = clips_of([10, 10], rows, noise_per_target=2).set_index("label")
+    target, confuser, unknown = (clips.loc[name] for name in ("hum", "bark", "unknown"))
     assert (target["recording_id"], target["start_sample"], target["end_sample"]) == ("r00", 1000, 2000)
-    assert (target["label"], target["quality"], target["group"], target["split"]) == ("hum", "2", "g00", "val")
-    confuser = one[one["label"] == "bark"].iloc[0]
-    assert (confuser["class"], confuser["origin"], confuser["split"]) == ("noise", "annotation", "test")
-    mined = by_origin.loc[["mined"]]
-    assert len(mined) == 2 and mined["class"].eq("noise").all() and mined[["label", "quality"]].isna().all(axis=None)
-    assert (clips.groupby("clip_id")[["recording_id", "start_sample", "end_sample"]].nunique() == 1).all(axis=None)
+    assert (target["class"], target["quality"], target["group"]) == ("target", "2", "g00")
+    assert (confuser["class"], confuser["origin"], confuser["group"]) == ("noise", "annotation", "g01")
+    assert (unknown["class"], unknown["origin"]) == ("unknown", "annotation")
+    mined = clips[clips["origin"] == "mined"]
+    assert len(mined) == 2 and mined["class"].eq("noise").all() and mined["quality"].isna().all()
 
 
-def test_the_side_of_a_clip_is_that_of_its_recording():
-    clips = clips_of([20] * 6, [(f"r{i:02d}", 1, 2, "hum") for i in range(6)], folds=3)
-    splits = splits_of(recordings_of([20] * 6), folds=3)
-    merged = clips.merge(splits, on=["recording_id", "fold"], suffixes=("", "_expected"))
-    assert len(merged) == len(clips) and (merged["split"] == merged["split_expected"]).all()
-    assert (merged["group"] == merged["group_expected"]).all()
-
-
-def test_recordings_and_annotations_that_are_not_split_have_no_clips():
+def test_recordings_that_are_not_labelled_have_no_clips():
     recordings = recordings_of([20, 20])
-    rows = [("r00", 1, 2, "hum"), ("r01", 1, 2, "hum"), ("broken", 1, 2, "hum")]
-    splits = splits_of(recordings)
-    clips = make_clips(
-        recordings, annotations_of(rows), splits[splits["recording_id"] == "r00"], targets=["hum"],
-        settings=DatasetSettings(), seed=1,
-    )  # fmt: skip
+    recordings.loc[1, "labelled"] = False
+    rows = annotations_of([("r00", 1, 2, "hum"), ("r01", 1, 2, "hum"), ("broken", 1, 2, "hum")])
+    clips, report = collect_clips(recordings, rows, None, targets=["hum"], settings=DatasetSettings(), seed=1)
     assert set(clips["recording_id"]) == {"r00"} and clips["class"].eq("target").sum() == 1
-    assert clips["origin"].eq("mined").sum() == 4
+    assert clips["origin"].eq("mined").sum() == 4 == report.mined
+
+
+def test_calls_of_a_low_quality_are_neither_target_nor_noise():
+    rows = annotations_of([("r00", i * 10 + 1, i * 10 + 2, "hum" if i < 5 else "bark") for i in range(6)])
+    rows["quality"] = ["Q1", "2", "Q3", None, "good", "Q1"]
+    make = collect_clips(
+        recordings_of([100]), rows, None, targets=["hum"], settings=DatasetSettings(min_quality=2), seed=1
+    )
+    clips = make[0]
+    kinds = clips[clips["origin"] == "annotation"].sort_values("start_sample")["class"].tolist()
+    assert kinds == ["unknown", "target", "target", "target", "target", "noise"]
+    assert make[1].wanted == 16
+    mined = clips[clips["origin"] == "mined"]
+    assert not ((mined["start_sample"] < 2100) & (mined["end_sample"] > 900)).any()
 
 
 def test_the_same_seed_gives_the_same_clips():
     recordings = recordings_of([30, 40, 50])
     annotations = annotations_of([(f"r{i % 3:02d}", 2 * i, 2 * i + 1, "hum") for i in range(9)])
-    splits = splits_of(recordings)
 
-    def make(seed=1, order=1):
-        tables = (recordings[::order], annotations, splits[::order])
-        return make_clips(*tables, targets=["hum"], settings=DatasetSettings(), seed=seed)
+    def make(seed=1, order=1, **values):
+        settings = DatasetSettings(max_per_recording=2, **values)
+        tables = recordings[::order], annotations[::order]
+        return collect_clips(*tables, None, targets=["hum"], settings=settings, seed=seed)[0]
 
     assert make().equals(make()) and make().equals(make(order=-1))
     assert not make().equals(make(seed=2))
 
 
+@pytest.mark.parametrize("most", [1, 3, 50])
+def test_at_most_so_many_calls_of_a_recording(most):
+    rows = [("r00", i, i + 0.5, "hum") for i in range(20)] + [("r01", i, i + 0.5, "bark") for i in range(20)]
+    clips, report = collected([60, 60], rows, max_per_recording=most)
+    assert clips["class"].eq("target").sum() == min(most, 20)
+    assert clips["label"].eq("bark").sum() == 20 and report.wanted == 4 * min(most, 20)
+    kept = clips.loc[clips["class"] == "target", "start_sample"].tolist()
+    assert most != 3 or kept != [0, 1000, 2000]  # drawn, not the first
+
+
 def test_noise_is_drawn_in_proportion_to_the_room():
     """One clip a seed, in recordings with 10, 20 and 30 s of room, the last of it in two halves."""
     recordings = recordings_of([11, 21, 42, 1])
-    annotations, splits = annotations_of([("r02", 16, 26, "bark"), ("r03", 0, 1, "hum")]), splits_of(recordings)
+    annotations = annotations_of([("r02", 16, 26, "bark"), ("r03", 0, 1, "hum")])
     one = DatasetSettings(noise_per_target=1, margin_s=0, min_noise_s=1)
-    drawn = [make_clips(recordings, annotations, splits, targets=["hum"], settings=one, seed=s) for s in range(100)]
+    drawn = [collect_clips(recordings, annotations, None, targets=["hum"], settings=one, seed=s)[0] for s in range(100)]
     found = pd.concat(clips[clips["origin"] == "mined"] for clips in drawn)
     assert len(found) == 100
     shares = found["recording_id"].value_counts(normalize=True)
@@ -207,4 +211,93 @@ def test_fewer_where_there_is_no_room():
 )
 def test_no_noise(rows, noise_per_target):
     clips = clips_of([60], rows, noise_per_target=noise_per_target)
-    assert len(clips) == len(rows) and list(clips.columns) == list(SCHEMAS["clips"])
+    assert len(clips) == len(rows) and list(clips.columns) == ["clip_id", *COLUMNS]
+
+
+def test_room_that_fills_up_is_used_to_the_last_gap():
+    """Forty clips of 1 s in 44 s of room: nearly every draw falls on something taken."""
+    rows = [("r00", 0.0, 1.0, "hum"), ("r00", 45.0, 46.0, "bark")]
+    clips, report = collected([46], rows, noise_per_target=60, margin_s=0)
+    mined = clips[clips["origin"] == "mined"]
+    assert 22 <= len(mined) == report.mined <= 44 and report.unmet == 60 - len(mined)
+    gaps = np.diff([1000, *np.column_stack([mined["start_sample"], mined["end_sample"]]).ravel(), 45_000])[::2]
+    assert (gaps >= 0).all() and gaps.max() < 1000  # no room left for another
+
+
+def test_noise_of_a_calls_own_recording():
+    rows = [("r00", 1, 2, "hum"), ("r00", 4, 6, "hum"), ("r01", 0, 9.5, "hum"), ("r02", 1, 2, "bark")]
+    clips, report = collected([60, 10, 60], rows, noise_from="own", noise_per_target=1.5, margin_s=0)
+    mined = clips[clips["origin"] == "mined"]
+    assert set(mined["recording_id"]) == {"r00"} and report.wanted == 4  # round(1.5 * 3), to even
+    assert report.recordings_without_room == 1 and report.unmet == report.wanted - len(mined) >= 1
+
+
+def extracts():
+    """A tape of 100 s with extracts at 10 and 40 s that are full of calls, and another tape without a place."""
+    recordings = recordings_of([10, 10, 100, 10, 100])
+    recordings["parent"] = ["r02", "r02", None, "r04", None, None]
+    recordings["parent_start_s"] = [10.0, 40.0, None, None, None, None]
+    recordings["labelled"] = [True, True, False, True, False, False]
+    recordings["group"] = ["tape", "tape", "tape", "other", "other", "g"]
+    rows = [("r00", 0, 10, "hum"), ("r01", 0.5, 10, "hum"), ("r03", 0, 9.9, "hum")]
+    return recordings, annotations_of(rows)
+
+
+@pytest.mark.parametrize("noise_from", ["own", "all"])
+def test_the_rest_of_a_raw_recording(noise_from):
+    settings = DatasetSettings(noise_per_target=2, noise_from=noise_from, fallback_raw=True, margin_s=0.5)
+    clips, report = collect_clips(*extracts(), None, targets=["hum"], settings=settings, seed=3)
+    spare = clips[clips["origin"] == "mined_raw"]
+    assert report.mined == 0 and report.wanted == 6 and report.mined_raw == len(spare) > 0
+    assert report.unmet == 6 - len(spare) and set(spare["recording_id"]) == {"r02"} and set(spare["group"]) == {"tape"}
+    for start, end in ((9.5, 20.5), (39.5, 50.5)):
+        assert ((spare["end_sample"] <= start * RATE) | (spare["start_sample"] >= end * RATE)).all()
+    assert spare["start_sample"].ge(0).all() and spare["end_sample"].le(100 * RATE).all()
+
+
+def test_no_raw_noise_unless_it_is_asked_for():
+    settings = DatasetSettings(noise_per_target=2)
+    clips, report = collect_clips(*extracts(), None, targets=["hum"], settings=settings, seed=3)
+    assert not clips["origin"].eq("mined_raw").any() and report.unmet == 6
+
+
+def test_false_alarms_become_noise_clips():
+    rows = annotations_of([("r00", 10, 12, "hum"), ("r00", 40, 41, "bark"), ("r00", 50, 51, "unknown")])
+    alarms = [
+        ("r00", 20, 21, 0.5),  # kept, third
+        ("r00", 11.9, 13, 0.9),  # touches a call
+        ("r00", 12.05, 13, 0.9),  # within the margin
+        ("r00", 50.5, 52, 0.9),  # touches what is unknown
+        ("r00", 30, 31, 0.8),  # kept
+        ("r00", 30.5, 31.5, 0.7),  # the same alarm once more
+        ("r01", 59.5, 61, 0.6),  # kept, cut at the end of the recording
+        ("r02", 1, 2, 0.99),  # nobody has labelled that one
+        ("r00", 25, 26, 0.1),  # one too many
+    ]
+    selections = pd.DataFrame(alarms, columns=["recording_id", "start_s", "end_s", "score"])
+    recordings = recordings_of([60, 60, 60])
+    recordings.loc[2, "labelled"] = False
+    settings = DatasetSettings(hard_negatives={"selections": "x", "per_target": 3}, noise_per_target=100)
+    for order in (1, -1):
+        clips, report = collect_clips(recordings, rows, selections[::order], targets=["hum"], settings=settings, seed=1)
+        found = clips[clips["origin"] == "false_alarm"]
+        places = found[["recording_id", "start_sample", "end_sample"]].itertuples(index=False, name=None)
+        assert list(places) == [("r00", 20_000, 21_000), ("r00", 30_000, 31_000), ("r01", 59_500, 60_000)]
+        assert found["class"].eq("noise").all() and report.false_alarms == 3
+        assert report.overlapping_noise == 0  # mined noise keeps clear of them
+
+
+def test_selections_without_a_false_alarm():
+    found = pd.DataFrame([("r00", 1, 2, 0.5)], columns=["recording_id", "start_s", "end_s", "score"])
+    settings = DatasetSettings(hard_negatives={"selections": "x"}, noise_per_target=0)
+    clips, report = collect_clips(
+        recordings_of([60]), annotations_of([("r00", 1, 2, "hum")]), found, targets=["hum"], settings=settings, seed=1
+    )
+    assert report.false_alarms == 0 and clips["class"].tolist() == ["target"]
+
+
+def test_noise_that_overlaps_is_told():
+    rows = [("r00", 1, 2, "hum"), ("r00", 5, 7, "bark"), ("r00", 6, 8, "bark"), ("r00", 6, 8, "growl")]
+    report = collected([60], rows)[1]
+    assert (report.overlapping_noise, report.duplicate_noise) == (2, 1)
+    assert report.examples[0] == "r00: samples 6000 to 8000 (annotation)"

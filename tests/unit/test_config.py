@@ -18,9 +18,17 @@ PLACES = {
     (): rooms.Config,
     ("corpus",): rooms.CorpusSettings,
     ("corpus", "annotations", 0): rooms.AnnotationSource,
+    ("corpus", "names", 0): rooms.NamePattern,
+    ("corpus", "extracts"): rooms.ExtractSettings,
     ("corpus", "demo"): rooms.DemoSettings,
+    ("corpus", "soundscapes"): rooms.SoundscapeSettings,
+    ("corpus", "soundscapes", "events", "mine"): rooms.EventSource,
+    ("corpus", "soundscapes", "snr"): rooms.SnrSettings,
     ("split",): rooms.SplitSettings,
     ("datasets", "mine"): rooms.DatasetSettings,
+    ("datasets", "mine", "hard_negatives"): rooms.HardNegativeSettings,
+    ("clip_files",): rooms.ClipFileSettings,
+    ("clip_files", "spectrograms"): rooms.ClipImageSettings,
     ("training", "mine"): rooms.TrainingSettings,
     ("training", "mine", "network"): rooms.NetworkSettings,
     ("training", "mine", "frontend"): rooms.FrontendSettings,
@@ -102,13 +110,21 @@ def test_the_keys_of_csv_columns_are_known():
         (("seed",), "one", "'seed': Input should be a valid integer"),
         (("seed",), -1, "greater than or equal to 0 (found -1)"),
         (("corpus", "targets"), "hum", "'corpus.targets': Input should be a valid list (found 'hum')"),
-        (("corpus", "targets"), [1], "'corpus.targets.0': Input should be a valid string (found 1)"),
+        (("corpus", "targets"), [[1]], "'corpus.targets.0': Input should be a valid string (found [1])"),
         (("corpus", "targets"), [], "corpus.targets: name at least one label"),
         (("corpus", "targets"), ["hum", "a", "hum"], "corpus.targets: 'hum' is named twice"),
         (("corpus", "targets"), ["hum", "micro"], "corpus.targets: 'micro' names the row that pools all labels"),
         (("corpus", "root"), "", "'corpus.root': "),
         (("corpus", "annotations", 0), {"format": "raven"}, "the key 'corpus.annotations.0.files' is missing"),
-        (("corpus", "annotations", 0), {"files": "a", "format": "ravn"}, "'auto', 'raven', 'audacity' or 'csv'"),
+        (("corpus", "annotations", 0), {"files": "a", "format": "ravn"}, "'auto', 'raven', 'audacity', 'csv', "),
+        (("corpus", "targets"), ["unknown"], "corpus.targets: 'unknown' names what is neither target nor noise"),
+        (("corpus", "annotations", 0), {"files": "a", "pattern": "x"}, "pattern"),
+        (("corpus", "names"), [{"pattern": "(["}], "'corpus.names.0"),
+        (("datasets", "a"), {"fractions": [0.5, 0.3, 0.3]}, "fractions must add up to 1, not 1.1"),
+        (("datasets", "a"), {"fractions": [0.5, 0.5, 0.0]}, "train, val and test must each have a share"),
+        (("datasets", "a"), {"fallback_raw": True}, "datasets.a.fallback_raw needs corpus.extracts"),
+        (("datasets", "a"), {"class_balance": 0.5}, "greater than or equal to 1 (found 0.5)"),
+        (("corpus", "soundscapes"), {"snr": {"low_db": 30}}, "low_db <= mean_db <= high_db must hold"),
         (("corpus", "unlabelled"), "ignore", "'exclude' or 'negative' (found 'ignore')"),
         (("split",), 5, "'split': must be a mapping of keys (found 5)"),
         (("training", "dense"), None, "'training.dense': must be a mapping of keys (it is empty; write {} for"),
@@ -135,6 +151,22 @@ def test_the_keys_of_csv_columns_are_known():
 )  # fmt: skip
 def test_a_wrong_value_is_refused_in_one_sentence(path, value, expected):
     assert expected in refusal(with_value(path, value))
+
+
+def test_two_ways_to_split_exclude_each_other():
+    text = refusal(minimal(split={"folds": 4}, datasets={"a": {"fractions": [0.6, 0.2, 0.2]}}))
+    assert "datasets.a.fractions and split.folds exclude each other" in text
+
+
+def test_a_corpus_is_made_in_one_way():
+    soundscapes = {"clips": "/c", "events": {"dog": {"files": "*"}}, "backgrounds": ["rain/*"]}
+    text = refusal({"corpus": {"root": "/d", "targets": ["dog"], "demo": {}, "soundscapes": soundscapes}})
+    assert "demo and soundscapes exclude each other" in text
+
+
+def test_numbers_are_labels_too():
+    corpus = parse_config({"corpus": {"root": "/d", "targets": [1], "labels": {1: "one", 2: None}}}).corpus
+    assert corpus.targets == ["1"] and corpus.labels == {"1": "one", "2": None}
 
 
 def test_every_mistake_is_told():

@@ -13,10 +13,11 @@ from otus.config import DecodingSettings, EvaluationSettings
 from otus.errors import StageError
 from otus.evaluation import FoldScores, Judged, count_per_recording, evaluate_model, judge, matched_pairs, read_fold
 from otus.evaluation.operating import ScoredRecording, choose_operating_point
-from otus.evaluation.tally import summarise, with_micro
+from otus.evaluation.tally import settle, summarise, with_micro
 from otus.matching import Intervals
 from otus.scores import ScoreWriter
 from otus.selections import DecodingPoint, logit
+from otus.sides import EVERYWHERE, Spans, recordings_by_side, side_spans
 from otus.tables import table, write_table
 
 HOP_S = 0.1
@@ -103,6 +104,18 @@ def test_only_misses_still_give_a_finite_threshold():
     chosen = choose_operating_point([recording([5, 4], [1, 0], off_by=12)], iou=0.4)
     assert chosen.val_f1 == 0.0
     assert 0 < chosen.threshold < 1
+
+
+def test_what_is_unknown_or_on_another_side_does_not_count_in_the_choice():
+    one = recording([5, 4.5, 4, 3.5], [0, 1, 1, 0])
+    assert choose_operating_point([one], iou=0.4).val_average_precision < 0.8
+    loud, last = np.array([0.5]), np.array([6.5])  # the two that are no calls
+    unknown = replace(one, unknown=Spans(np.append(loud, last), np.append(loud, last) + 1.0))
+    elsewhere = replace(one, side=Spans(np.array([2.0]), np.array([6.0])))
+    for without in (unknown, elsewhere):
+        chosen = choose_operating_point([without], iou=0.4)
+        assert (chosen.val_f1, chosen.val_average_precision) == (1.0, 1.0)
+        assert logit(chosen.threshold) == pytest.approx((4 + logit(0.3)) / 2), "as if nothing else had been found"
 
 
 def test_huge_logits_are_still_selected():
@@ -221,7 +234,8 @@ def corpus(seed=0, n_parts=3, labels=LABELS):
         ).assign(split=[split.get(i // 4, "train") for i in range(len(ids))])
         recordings = recordings[recordings["split"] != "train"].reset_index(drop=True)
         noise = {i: logits[i] + random.normal(0, 0.2, size=logits[i].shape) for i in recordings["recording_id"]}
-        folds.append(FoldScores(fold + 1, list(labels), recordings, noise, HOP_S, GRID))
+        whole = {side: dict.fromkeys(rows["recording_id"], EVERYWHERE) for side, rows in recordings.groupby("split")}
+        folds.append(FoldScores(fold + 1, list(labels), recordings, noise, HOP_S, GRID, whole, leaky=False))
     return folds, annotations
 
 
@@ -400,6 +414,141 @@ def test_label_without_validation_calls_and_network_that_finds_nothing(tmp_path)
         write_table(tmp_path / f"{name}.parquet", name, frame)
 
 
+# Sides that are parts of recordings, and what is unknown
+
+LENGTH_S = N_FRAMES * HOP_S
+MIDDLE_S = 15.2  # in nobody's call: they begin at 0.5, 2.5, ... s and last 1 s
+
+
+def from_tables(folds, rows_of):
+    """The folds with the sides that a table of splits gives; `rows_of` makes its rows from a row of recordings."""
+    rates = pd.Series(1000, index=[f"r{i:02d}" for i in range(12)])
+    made = []
+    for fold in folds:
+        rows = [{**one, **part} for one in fold.recordings.to_dict("records") for part in rows_of(one)]
+        splits = pd.DataFrame(rows).assign(
+            start_sample=lambda r: (r["start"] * 1000).astype(int), end_sample=lambda r: (r["end"] * 1000).astype(int)
+        )
+        spans = {side: side_spans(splits, rates, side) for side in ("val", "test")}
+        leaky = splits.groupby("recording_id")["split"].nunique().max() > 1
+        recordings = recordings_by_side(splits, rates)
+        made.append(replace(fold, recordings=recordings[recordings["split"] != "train"], spans=spans, leaky=leaky))
+    return made
+
+
+def halves(one):
+    """Every recording is validated on in its first half and tested on in its second."""
+    return {"split": "val", "start": 0.0, "end": MIDDLE_S}, {"split": "test", "start": MIDDLE_S, "end": LENGTH_S}
+
+
+@pytest.fixture(scope="module")
+def leaky():
+    """The judgement of two folds of halves."""
+    folds, annotations = corpus()
+    return evaluate(from_tables(folds[:2], halves), annotations, iou=[0.4, 0.6])
+
+
+def test_whole_recordings_from_the_table_of_splits_change_no_number(evaluation):
+    folds, annotations = corpus()
+    whole = from_tables(folds, lambda one: [{"start": 0.0, "end": LENGTH_S}])
+    assert not any(f.leaky for f in whole)
+    again = evaluate(whole, annotations, iou=[0.4, 0.6])
+    for name in ("selections", "matches", "counts"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(evaluation, name), check_exact=True)
+        assert not getattr(again, name)["leaky"].any()
+    assert again.operating_points == evaluation.operating_points
+
+
+def test_each_side_of_a_recording_has_its_own_calls_selections_and_time(leaky):
+    _, annotations = corpus()
+    counts = leaky.counts[leaky.counts["selected"] & (leaky.counts["iou"] == 0.4)]
+    assert not counts.duplicated(["fold", "split", "label", "recording_id"]).any()
+    assert set(counts.groupby(["fold", "label", "recording_id"]).size()) == {2}
+    for split, length_s in {"val": MIDDLE_S, "test": LENGTH_S - MIDDLE_S}.items():
+        rows = counts[counts["split"] == split]
+        np.testing.assert_allclose(rows["duration_s"], length_s)
+        for (label, recording_id), own in rows.groupby(["label", "recording_id"]):
+            calls = annotations[(annotations["label"] == label) & (annotations["recording_id"] == recording_id)]
+            here = (calls["start_s"] < MIDDLE_S) == (split == "val")
+            assert (own["n_gt"] == here.sum()).all()
+    middle = (leaky.selections["start_s"] + leaky.selections["end_s"]) / 2
+    np.testing.assert_array_equal(np.where(middle < MIDDLE_S, "val", "test"), leaky.selections["split"])
+    assert leaky.selections["selection_id"].is_unique, "also where a recording stands on both sides"
+    for frame in (leaky.selections, leaky.matches, leaky.counts):
+        assert frame["leaky"].all()
+
+
+def test_counts_selections_and_matches_of_parts_say_the_same(leaky):
+    agree(leaky)
+
+
+def test_leaky_operating_point_is_chosen_on_the_validation_time_of_the_fold_alone(leaky):
+    folds, annotations = corpus()
+    here = annotations[annotations["start_s"] < MIDDLE_S]
+    for fold in folds[:2]:
+        own = here[here["recording_id"].isin(fold.recordings["recording_id"])]
+        for label in LABELS:
+            assert leaky.operating_points[fold.fold][label]["n_calls"] == (own["label"] == label).sum() > 0
+
+
+def agree(result):
+    """Counts, selections (at the first IoU) and matches (at every IoU) tell the same story."""
+    key = ["fold", "split", "label", "recording_id"]
+    for iou in (0.4, 0.6):
+        counts = result.counts[result.counts["selected"] & (result.counts["iou"] == iou)].set_index(key)
+        matches = result.matches[result.matches["iou_threshold"] == iou]
+        outcomes = matches.groupby([*key, "outcome"]).size().unstack(fill_value=0).reindex(counts.index, fill_value=0)
+        for outcome, column in {"hit": "tp", "false_alarm": "fp", "miss": "fn"}.items():
+            np.testing.assert_array_equal(outcomes.get(outcome, 0 * counts[column]), counts[column])
+        if iou == 0.4:
+            chosen = result.selections[result.selections["selected"]].groupby(key)["hit"].agg(["size", "sum"])
+            np.testing.assert_array_equal(chosen["size"].reindex(counts.index, fill_value=0), counts["n_pred"])
+            np.testing.assert_array_equal(chosen["sum"].reindex(counts.index, fill_value=0), counts["tp"])
+
+
+def with_unknown(annotations, rows):
+    """More annotations, which are labelled unknown: (recording_id, start_s, end_s)."""
+    more = pd.DataFrame(rows, columns=["recording_id", "start_s", "end_s"]).assign(label="unknown")
+    more["annotation_id"] = [f"u{i}" for i in range(len(more))]
+    return pd.concat([annotations, more], ignore_index=True)
+
+
+def test_selections_in_unknown_time_are_neither_hits_nor_false_alarms(evaluation):
+    folds, annotations = corpus()
+    strict = evaluation.selections[~evaluation.selections["hit"]]
+    unknown = strict[["recording_id", "start_s", "end_s"]].drop_duplicates().itertuples(index=False)
+    result = evaluate(folds, with_unknown(annotations, list(unknown)), iou=[0.4, 0.6])
+    agree(result)
+    counts = result.counts
+    assert counts.loc[counts["iou"] == 0.4, "fp"].sum() == 0 < evaluation.counts["fp"].sum()
+    assert result.selections["hit"].all()
+    at_first = result.matches[result.matches["iou_threshold"] == 0.4]
+    assert "false_alarm" not in set(at_first["outcome"])
+    assert set(result.matches["label"]) == set(LABELS), "what is unknown is no miss either"
+
+
+def test_a_hit_counts_also_where_somebody_wrote_unknown(evaluation):
+    folds, annotations = corpus()
+    everywhere = [(recording_id, 0.0, LENGTH_S) for recording_id in sorted(set(annotations["recording_id"]))]
+    result = evaluate(folds, with_unknown(annotations, everywhere), iou=[0.4, 0.6])
+    agree(result)
+    chosen = result.counts[result.counts["selected"] & (result.counts["iou"] == 0.4)]
+    truth = annotations.groupby("label").size()
+    assert chosen[chosen["split"] == "test"].groupby("label")["n_gt"].sum().to_dict() == truth.to_dict()
+    assert chosen["tp"].sum() >= 0.9 * evaluation.counts.query("selected and iou == 0.4")["tp"].sum()
+
+
+def test_a_selection_that_is_unknown_at_less_than_half_is_a_false_alarm():
+    selections = spans("a", (0.0, 1.0, 2.0), (4.0, 5.0, 1.0)).assign(selection_id=["s0", "s1"], score=0.0)
+    recordings = pd.DataFrame({"recording_id": ["a"], "group": ["g"], "duration_s": [9.0]})
+    unknown = {"a": Spans(np.array([0.5, 4.6]), np.array([0.9, 5.0]))}
+    one, hits = settle(Judged(selections, calls_in("a", (8.0, 9.0)), recordings, unknown), 0.4)
+    assert len(one.selections) == len(hits) == 2
+    unknown = {"a": Spans(np.array([0.5, 4.6]), np.array([1.0, 5.0]))}
+    one, hits = settle(Judged(selections, calls_in("a", (8.0, 9.0)), recordings, unknown), 0.4)
+    assert one.selections["selection_id"].tolist() == ["s1"] and hits.tolist() == [False]
+
+
 # read_fold
 
 
@@ -419,10 +568,10 @@ def stored_fold(tmp_path, statuses, splits):
         card_path=tmp_path / "card.json",
         scores_paths=[path],
         items_paths=[tmp_path / "items.parquet"],
-        recordings=pd.DataFrame({"recording_id": list(splits), "duration_s": 2.0, "group": "not this one"}),
+        recordings=pd.DataFrame({"recording_id": list(splits), "sample_rate": 1000, "group": "not this one"}),
         splits=pd.DataFrame(
             {"recording_id": list(splits), "group": [f"g{i}" for i in splits], "split": list(splits.values())}
-        ),
+        ).assign(start_sample=0, end_sample=2000, leaky=False),
         decoding=DecodingSettings(off_thresholds=[0.5], onset_thresholds=[1.0], gaps=[0.5]),
     )
 
@@ -438,6 +587,30 @@ def test_reading_a_fold(tmp_path):
     assert fold.recordings.set_index("recording_id")["group"].to_dict() == {"b": "gb", "d": "gd"}
     assert fold.logits["b"].shape == (2, 20)
     assert [p.gap_s for p in fold.grid] == [0.5]
+
+
+def test_a_fold_of_parts_has_a_row_for_every_recording_and_split(tmp_path):
+    rows = pd.DataFrame(
+        [("b", "val", 0, 500), ("b", "train", 500, 800), ("b", "val", 800, 2000), ("c", "train", 0, 700)],
+        columns=["recording_id", "split", "start_sample", "end_sample"],
+    )
+    parts = pd.concat([rows, rows.tail(1).assign(split="test", start_sample=700, end_sample=2000)]).assign(group="g")
+    stored_fold(tmp_path, {"b": ["ok"], "c": ["ok"]}, {"b": "val", "c": "test"})
+    fold = read_fold(
+        1,
+        card_path=tmp_path / "card.json",
+        scores_paths=[tmp_path / "scores.parquet"],
+        items_paths=[tmp_path / "items.parquet"],
+        recordings=pd.DataFrame({"recording_id": ["b", "c"], "sample_rate": 1000}),
+        splits=parts.assign(leaky=True),
+        decoding=DecodingSettings(),
+    )
+    assert fold.leaky and set(fold.logits) == {"b", "c"}
+    assert fold.recordings[["recording_id", "split", "duration_s"]].to_numpy().tolist() == [
+        ["b", "val", 1.7],
+        ["c", "test", 1.3],
+    ]
+    assert fold.spans["val"]["b"].hold(np.array([0.4, 0.6, 0.9, 2.5])).tolist() == [True, False, True, True]
 
 
 def test_fold_with_recordings_that_no_item_mentions_is_refused(tmp_path):
@@ -511,7 +684,7 @@ def test_notes_warn_of_thin_ground(rows, expected):
     counts = pd.DataFrame({"group": [g for g, _ in rows], "n_gt": [n for _, n in rows], "n_pred": 1, "tp": 0})
     counts = counts.assign(fp=1, fn=counts["n_gt"], recording_id=[str(i) for i in range(len(rows))], duration_s=60.0)
     keys = {"model": "m", "layer": "cnn", "fold": "1", "split": "test", "label": "hum", "iou": 0.4}
-    counts = counts.assign(**keys, operating_point="selected", threshold=0.5, selected=True)
+    counts = counts.assign(**keys, operating_point="selected", threshold=0.5, selected=True, leaky=False)
     nothing = table("selections", []).assign(rank=[], iou=[])
     metrics = summarise(counts, nothing, table("matches", []), bootstrap=10, seed=1)
     note = metrics["note"].iloc[0]

@@ -7,7 +7,7 @@ import pytest
 
 from otus.config import AnnotationSource, CorpusSettings
 from otus.errors import DataError
-from otus.fingerprint import corpus_fingerprint, select_files, shared_fingerprint, walk
+from otus.fingerprint import closed_folders, corpus_fingerprint, select_files, shared_fingerprint, walk
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -35,7 +35,8 @@ def test_walk_skips_hidden_files_and_does_not_run_in_circles(tmp_path: Path) -> 
     (tmp_path / "b" / "self").symlink_to(tmp_path / "b" / "self")
     touch(tmp_path.parent / f"{tmp_path.name}_elsewhere", "far.wav")
     (tmp_path / "linked").symlink_to(tmp_path.parent / f"{tmp_path.name}_elsewhere")
-    assert [file.path for file in walk(tmp_path)] == ["a.wav", "b/x.WAV", "linked/far.wav"]
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    assert [file.path for file in walk(tmp_path)] == ["a.wav", "b/self", "b/x.WAV", "gone.wav", "linked/far.wav"]
 
 
 @pytest.mark.parametrize(
@@ -111,3 +112,19 @@ def test_a_job_that_was_told_nothing_looks_for_itself(tmp_path, monkeypatch):
     monkeypatch.setenv("OTUS_CORPUS_STATE", "")
     used = settings()
     assert shared_fingerprint(tmp_path, used, asks_driver=True) == corpus_fingerprint(tmp_path, used)
+
+
+def test_a_link_to_itself_and_a_closed_folder_are_found(tmp_path, monkeypatch):
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    (tmp_path / "a" / "closed").mkdir(parents=True)
+    (tmp_path / "a" / "x.wav").write_bytes(b"x")
+    real = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [(file.path, file.size) for file in walk(tmp_path)] == [("a/x.wav", 1), ("loop.wav", 0)]
+    assert closed_folders(tmp_path) == ["a/closed"]

@@ -1,5 +1,6 @@
 """The post-filter of a model: who is fitted on, who is judged, and what becomes of the selections."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ class Corpus:
         self.splits = pd.DataFrame(
             [(r, group[r], k + 1, side.get(part[r], "train")) for k, side in enumerate(sides) for r in ids],
             columns=["recording_id", "group", "fold", "split"],
-        )
+        ).assign(start_sample=0, end_sample=int(8000 * DURATION_S), leaky=False)
         calls, found = [], []
         for i, r in enumerate(ids):
             for label in labels:
@@ -65,7 +66,7 @@ class Corpus:
             "m_f" + rows["fold"].astype(str) + "_" + rows["label"] + "_" + rows["recording_id"] + "_s" + number
         )
         rows = rows.assign(score=rows["peak_score"] - 1, model="m", layer="cnn", operating_point="p")
-        self.selections = table("selections", rows.drop(columns="group"))
+        self.selections = table("selections", rows.drop(columns=["group", "start_sample", "end_sample"]))
         self.points = {fold: {label: {"threshold": THRESHOLD} for label in labels} for fold in self.folds}
         self.labels = labels
 
@@ -79,6 +80,7 @@ class Corpus:
             self.searched(),
             self.recordings,
             self.annotations if annotations is None else annotations,
+            self.splits,
             self.points,
             targets=self.labels,
             settings=settings,
@@ -185,6 +187,104 @@ def test_forest_of_a_fold_does_not_depend_on_what_it_judges(silent, tmp_path):
         rows = np.random.default_rng(0).normal(1, 1, size=(50, len(feature_names(1))))
         same &= bool((old.forest.predict_proba(rows) == new.forest.predict_proba(rows)).all())
         assert same == (old.fold == 2)
+
+
+class Halves(Corpus):
+    """A leaky variant: every recording is validated on in its first half and tested on in its second, in one fold.
+
+    With `folds`, one fold tests the first third of every recording, another the second, and so on.
+    """
+
+    def __init__(self, folds=1, groups=None, **options):
+        super().__init__(folds=folds, **options)
+        samples = int(8000 * DURATION_S)
+        pieces = 2 if folds == 1 else 3
+        rows = []
+        for fold, (recording_id, group) in itertools.product(self.folds, self.group_of().items()):
+            for piece in range(pieces):
+                side = ("val", "test")[piece] if folds == 1 else {fold - 1: "test", fold % 3: "val"}.get(piece, "train")
+                rows.append(
+                    (recording_id, group, fold, side, piece * samples // pieces, (piece + 1) * samples // pieces)
+                )
+        columns = ["recording_id", "group", "fold", "split", "start_sample", "end_sample"]
+        self.splits = pd.DataFrame(rows, columns=columns).assign(leaky=True)
+        if groups is not None:
+            self.splits = groups(self.splits)
+        found = self.selections.drop(columns=["fold", "split"]).drop_duplicates(["recording_id", "start_s", "label"])
+        both = found.merge(self.splits, on="recording_id", suffixes=("", "_of_side"))
+        middle = (both["start_s"] + both["end_s"]) / 2 * 8000
+        inside = (both["start_sample"] <= middle) & (middle < both["end_sample"]) & (both["split"] != "train")
+        both = both[inside].assign(selection_id=lambda r: r["selection_id"] + "_" + r["fold"].astype(str))
+        self.selections = table("selections", both[list(found.columns.union(["fold", "split"]))])
+
+    def searched(self):
+        counts = super().searched()
+        return counts.assign(duration_s=(counts["end_sample"] - counts["start_sample"]) / 8000)
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """The sides of every fit, as pairs of what is fitted on and what is judged."""
+    seen, sides = [], stage._sides
+    monkeypatch.setattr(stage, "_sides", lambda *args: seen.append(sides(*args)) or seen[-1])
+    return seen
+
+
+def test_leaky_single_split_fits_on_validation_time_and_judges_test_time(silent, fits, tmp_path):
+    corpus = Halves()
+    filtered = corpus.filtered(tmp_path)
+    half = DURATION_S / 2
+    for number, (fitting, judged) in enumerate(fits):
+        label = LABELS[number]
+        calls = corpus.annotations[corpus.annotations["label"] == label]
+        first = (calls["start_s"] + calls["end_s"]) / 2 < half
+        for side, wanted, own in ((fitting, "val", calls[first]), (judged, "test", calls[~first])):
+            assert set(side.candidates["split"]) == {wanted} and len(side.candidates) > 20
+            assert side.calls["annotation_id"].tolist() == own["annotation_id"].tolist()
+            assert side.recordings["recording_id"].is_unique and (side.recordings["duration_s"] == half).all()
+    counts = chosen(filtered.counts)
+    assert counts["n_gt"].sum() == sum(len(judged.calls) for _, judged in fits)
+    for frame in (filtered.selections, filtered.matches, filtered.counts):
+        assert frame["leaky"].all()
+
+
+def test_leaky_folds_that_all_test_every_group_fit_on_their_own_validation_time(silent, fits, tmp_path):
+    corpus = Halves(folds=3, labels=["hum"])
+    corpus.filtered(tmp_path)
+    assert len(fits) == 3
+    for fold, (fitting, judged) in enumerate(fits, start=1):
+        for side, split in ((fitting, "val"), (judged, "test")):
+            assert set(side.candidates["split"]) == {split} and set(side.candidates["fold"]) == {fold}
+            assert (side.recordings["duration_s"] == DURATION_S / 3).all()
+
+
+def test_leaky_folds_fit_across_groups_where_that_is_possible(silent, fits, tmp_path):
+    def each_group_tested_in_two_folds(splits):
+        out_of = splits["group"].str[1:].astype(int) % 3 + 1
+        left_out = (splits["fold"] == out_of) & (splits["split"] == "test")
+        return splits.assign(split=splits["split"].mask(left_out, "train"))
+
+    corpus = Halves(folds=3, groups=each_group_tested_in_two_folds, labels=["hum"])
+    corpus.filtered(tmp_path)
+    for fold, (fitting, judged) in enumerate(fits, start=1):
+        assert set(fitting.candidates["split"]) == {"test"} and fold not in set(fitting.candidates["fold"])
+        assert not set(fitting.recordings["group"]) & set(judged.recordings["group"])
+        assert fitting.recordings["recording_id"].is_unique
+        assert (fitting.recordings["duration_s"] == 2 * DURATION_S / 3).all(), "tested by both other folds"
+        calls = corpus.annotations[corpus.annotations["recording_id"].isin(fitting.recordings["recording_id"])]
+        hits = fitting.candidates["hit"].sum()
+        assert hits <= len(fitting.calls) < len(calls)
+
+
+def test_candidates_in_unknown_time_are_no_false_alarms_of_the_filter(silent, tmp_path):
+    corpus = Corpus(labels=["hum"])
+    plain = corpus.filtered(tmp_path)
+    everywhere = corpus.recordings[["recording_id"]].assign(start_s=0.0, end_s=DURATION_S, label="unknown")
+    annotations = pd.concat([corpus.annotations, everywhere.assign(annotation_id="u")], ignore_index=True)
+    filtered = corpus.filtered(tmp_path, annotations=annotations)
+    assert plain.counts["fp"].sum() > 0 == filtered.counts["fp"].sum()
+    assert filtered.selections["hit"].all() and "false_alarm" not in set(filtered.matches["outcome"])
+    assert chosen(filtered.counts)["tp"].sum() == chosen(plain.counts)["tp"].sum()
 
 
 def test_forest_that_knows_the_answer_removes_false_alarms(corpus, filtered):
@@ -334,7 +434,8 @@ def test_features_go_to_the_selection_that_they_describe(tmp_path, monkeypatch):
     sides = stage._sides
     monkeypatch.setattr(stage, "_sides", lambda *args: caught.append(args) or sides(*args))
     corpus.filtered(tmp_path, selections=over)
-    _, _, candidates, features, *_ = caught[0]
+    evidence = caught[0][2]
+    candidates, features = evidence.candidates, evidence.features
     assert len(candidates) == len(features) > 20
     assert (candidates["end_s"] > n / rate).sum() == 1
     for row in random.choice(len(candidates), 10, replace=False):

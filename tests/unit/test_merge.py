@@ -36,7 +36,7 @@ def one_fold(model, layer, fold, random, labels, iou):
             found["score"] = found["peak_score"] = found["rank"]
             if layer != "cnn":
                 found["rank"] = found["rf_probability"] = 1 / (1 + np.exp(-3 * found["rank"]))
-            keys = {"model": model, "layer": layer, "fold": fold + 1, "split": split, "label": label}
+            keys = {"model": model, "layer": layer, "fold": fold + 1, "split": split, "label": label, "leaky": False}
             parts.append(judged_tables(Judged(found, calls, recordings), keys, iou, fold))
     return [pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)]
 
@@ -222,3 +222,53 @@ def test_models_that_found_nothing(tables):
     assert (rows["f1"] == 0).all()
     assert rows["precision"].isna().all()
     assert len(nothing.curves) == len(nothing.matches) == 0
+
+
+def test_leaky_models_are_marked_in_every_table_and_their_notes_say_it_first(tables):
+    marked = [[frame.assign(leaky=frame["model"].eq("m1")) for frame in frames] for frames in tables]
+    merged = merge(*marked)
+    for frame in (merged.metrics, merged.per_recording, merged.curves, merged.matches):
+        np.testing.assert_array_equal(frame["leaky"], frame["model"] == "m1")
+        assert frame["leaky"].nunique() == 2
+    leaky = merged.metrics["note"].str.startswith("leaky: clips of one recording stand on both sides", na=False)
+    np.testing.assert_array_equal(leaky, merged.metrics["model"] == "m1")
+    assert merged.metrics.loc[leaky, "note"].str.contains("; only 2 groups").any(), "other warnings stay"
+
+
+def test_a_recording_that_several_folds_test_in_parts_is_pooled_once(tables):
+    """Leaky folds: another part of every recording is tested in each fold."""
+    counts, selections, matches = (frames[0].assign(leaky=True) for frames in tables)
+    parts = (counts, selections, matches)
+    same = [
+        part.assign(recording_id="r" + (part["recording_id"].str[1:].astype(int) % 4).astype(str)) for part in parts
+    ]
+    same[0]["group"] = same[0]["recording_id"]
+    keys = ["model", "layer", "fold", "split", "label", "iou", "operating_point", "selected", "leaky"]
+    sums = [*SUMS, "duration_s"]
+    per_fold = (
+        same[0]
+        .groupby([*keys, "recording_id", "group"], as_index=False)[[*sums, "threshold"]]
+        .agg({**dict.fromkeys(sums, "sum"), "threshold": "first"})
+    )
+    merged = merge([per_fold], [same[1]], [same[2]])
+    rows = merged.per_recording
+    pooled = rows[rows["fold"] == POOLED]
+    assert not pooled.duplicated(["label", "recording_id"]).any()
+    assert pooled["threshold"].isna().all(), "each fold has its own"
+    tested = (
+        per_fold[(per_fold["split"] == "test") & per_fold["selected"]].groupby(["label", "recording_id"])[sums].sum()
+    )
+    own = pooled[pooled["label"] != "micro"].set_index(["label", "recording_id"])
+    for name in sums:
+        np.testing.assert_allclose(own[name], tested[name].reindex(own.index))
+    expected = [precision_recall_f1(r.tp, r.n_pred, r.n_gt) for r in own.itertuples()]
+    np.testing.assert_allclose(own[["precision", "recall", "f1"]], expected)
+    board = headline(merged)
+    assert board["n_recordings"].eq(tested.index.get_level_values(1).nunique()).all()
+    hits = same[1][same[1]["hit"] & (same[1]["split"] == "test")].groupby("label").size()
+    ends = merged.curves[merged.curves["fold"] == POOLED].groupby("label").last()
+    np.testing.assert_array_equal(ends["tp"], hits)
+    recall_at_the_end = ends["tp"] / tested["n_gt"].groupby("label").sum()
+    np.testing.assert_allclose(ends["recall"], recall_at_the_end)
+    found = board["average_precision"].droplevel(["model", "layer"]).drop("micro")
+    assert (found <= ends["recall"]).all() and (found > 0).all(), "all calls of all folds count"

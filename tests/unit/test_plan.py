@@ -238,8 +238,8 @@ def test_the_command_plans_the_demo_before_anything_ran(empty, capsys):
     found = json.loads(capsys.readouterr().out)
     assert {stage["stage"]: stage["jobs"] for stage in found["stages"]} == {
         "demo": 1,
-        "inventory": 1,
-        "prepare": 1,
+        "inventory": 2,
+        "prepare": 2,
         "chunk": 1,
         "train": 3,
         "predict": 6,

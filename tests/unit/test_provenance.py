@@ -41,6 +41,7 @@ def package(tmp_path):
         "plain.py": "import numpy\nimport otus.deep.er as er\n",
         "room/__init__.py": "from otus.room.inner import thing\n",
         "room/inner.py": "def thing():\n    from otus import lazy\n",
+        "room/inner.html": "<p>",
         "room/page.html": "<p>",
         "room/beside.py": "x = 1\n",
         "deep/__init__.py": "",
@@ -63,7 +64,7 @@ def package(tmp_path):
         "plain.py",
         "room/__init__.py",
         "room/inner.py",
-        "room/page.html",
+        "room/inner.html",
         "deep/er.py",
         "lazy.py",
         "__init__.py",
@@ -75,7 +76,7 @@ def test_a_change_in_anything_imported_changes_the_digest(package, use, changed)
     assert use(package, "top") != before
 
 
-@pytest.mark.parametrize("changed", ["room/beside.py", "other.py", "deep/new.py", "new.html.txt"])
+@pytest.mark.parametrize("changed", ["room/beside.py", "room/page.html", "other.py", "deep/new.py", "new.html.txt"])
 def test_a_change_in_anything_else_does_not(package, use, changed):
     before = use(package, "top")
     (package / changed).write_text("z = 2\n")

@@ -87,6 +87,7 @@ def metric(model="dense", layer="cnn", fold="pooled", split="test", label="boobo
         "false_alarms_per_hour": 32.7,
         "onset_error_median_s": -0.012,
         "offset_error_median_s": 0.031,
+        "leaky": False,
         "note": None,
     }
     return row | more
@@ -169,6 +170,26 @@ def annotation_rows():
     return table("annotations", [*rows, other])
 
 
+def leakage_rows(dataset, shared=0, folds=(1, 2)):
+    pairs = [("train", "val"), ("train", "test"), ("val", "test")]
+    names = ("groups", "recordings", "contents", "raw_recordings")
+    rows = [
+        {
+            "dataset": dataset,
+            "fold": fold,
+            "side": one,
+            "other_side": other,
+            **{f"shared_{name}": shared for name in names},
+            "overlapping_clips": 0,
+            "example": "recording: <i>a</i>" if shared else None,
+            "leaky": shared > 0,
+        }
+        for fold in folds
+        for one, other in pairs
+    ]
+    return table("leakage", rows)
+
+
 @pytest.fixture(scope="module")
 def content(tmp_path_factory) -> ReportContent:
     root = tmp_path_factory.mktemp("corpus")
@@ -249,6 +270,7 @@ def content(tmp_path_factory) -> ReportContent:
         curves=curve_rows(),
         matches=pd.concat([match_rows(), *not_shown]),
         items=table("items", items),
+        leakage=leakage_rows("grouped"),
         settings=ReportSettings(examples=4),
         window_s=0.02,
         low_hz=200.0,
@@ -382,6 +404,7 @@ def empty(content: ReportContent) -> ReportContent:
         "curves",
         "matches",
         "items",
+        "leakage",
     )
     return replace(content, **{name: table(name, []) for name in names})
 
@@ -524,7 +547,88 @@ def test_sound_in_the_page_is_the_stretch_around_the_event(page):
         assert 1.5 < file.getnframes() / RATE < 2.6
 
 
+# Leaky models
+
+
+def both_kinds(**leak_free):
+    """A leaky model with a better F1 beside a leak-free one, each with a forest."""
+    rows = [metric(model="dealt", layer=layer, f1=0.95, leaky=True, note="leaky: x") for layer in ("cnn", "cnn+rf")]
+    return table("metrics", [*rows, metric(model="honest", **({"f1": 0.4} | leak_free))])
+
+
+@pytest.mark.parametrize("f1", [0.4, None])
+def test_a_leaky_model_is_never_the_best_beside_a_leak_free_one(content, tmp_path, f1):
+    metrics = both_kinds(f1=f1)
+    assert leaderboard(metrics)["model"].tolist() == ["honest", "dealt", "dealt"]
+    page = written(
+        tmp_path, replace(content, metrics=metrics, curves=curve_rows([("dealt", "cnn"), ("honest", "cnn")]))
+    )
+    assert "Model honest (cnn" in page.text and "Model dealt" not in page.text
+    assert "each scored by a model that never saw it." in page.text
+
+
+def test_leaky_models_are_marked_wherever_they_are_named(content, tmp_path):
+    curves = pd.concat([curve_rows([("dealt", "cnn")]).assign(leaky=True), curve_rows([("honest", "cnn")])])
+    page = written(tmp_path, replace(content, metrics=both_kinds(), curves=curves))
+    board = page.text[page.text.index("Leader board A row is") : page.text.index("Precision and recall")]
+    assert board.count("dealt (leaky)") == board.count("dealt") > 2
+    assert "A leaky model learned from clips of the very recordings that it is tested on." in board
+    assert "honest (leaky)" not in page.text
+    assert "Models marked leaky are the exception" in page.text
+    svg = precision_recall_svg(curves, both_kinds())
+    assert "dealt, cnn (leaky)" in svg and "honest, cnn<" in svg
+
+
+def test_pages_without_leaky_models_do_not_speak_of_them(page):
+    assert "leaky" not in page.text
+
+
+def test_a_page_of_leaky_models_only_says_so_first(content, tmp_path):
+    metrics = table("metrics", [metric(model="dealt", leaky=True, note="leaky: clips of one recording")])
+    page = written(tmp_path, replace(content, metrics=metrics))
+    assert "never saw" not in page.text[: page.text.index("Leader board A row is")]
+    assert "scored by a model that learned from other clips of the same recordings (leaky)." in page.text
+    assert "tested on clips that were held out" in page.text
+
+
+def test_per_recording_rows_are_the_pooled_ones(content, tmp_path):
+    rows = content.metrics_per_recording
+    parts = rows.assign(n_gt=rows["n_gt"].where(rows["fold"] == "pooled", 77))
+    page = written(tmp_path, replace(content, metrics_per_recording=parts))
+    assert " 77 " not in page.text[page.text.index("Recording by recording") :]
+
+
+def test_leakage_is_told_per_variant_and_fold(content, tmp_path):
+    both = pd.concat([leakage_rows("random", shared=3, folds=(1,)), leakage_rows("grouped")])
+    page = written(tmp_path, replace(content, leakage=both))
+    text = page.text[page.text.index("What stands on two sides") :]
+    assert "grouped (2 folds): no group, recording, copy of a recording or extract of one raw recording" in text
+    most = "groups 3, recordings 3, contents 3, raw recordings 3"
+    assert f"random (1 fold): leaky. The most that two sides share: {most}." in text
+    assert "random 1 recording: <i>a</i> 3 3 3 3 0" in text and "grouped 2 – 0 0 0 0 0" in text
+    assert "Fold by fold (3 rows)" in text
+    none = written(tmp_path, replace(content, leakage=table("leakage", [])))
+    assert "No dataset variant was checked." in none.text
+
+
+def test_labels_that_are_unknown_are_told_apart(content, tmp_path):
+    rows = content.annotations.assign(label=content.annotations["label"].replace("<b>frog</b>", "unknown"))
+    page = written(tmp_path, replace(content, annotations=rows))
+    assert "unknown left out 1 1" in page.text
+
+
 # The terminal
+
+
+def test_the_terminal_marks_leaky_models_and_puts_them_last():
+    rows = both_kinds()
+    rows["model"] = rows["model"] + "-" + "x" * 60
+    text = leaderboard_text(rows, "r.html")
+    lines = text.splitlines()
+    assert [line.split()[0][:4] for line in lines[1:4]] == ["hone", "deal", "deal"]
+    assert ["leaky" in line for line in lines[1:4]] == [False, True, True] and "cnn+rf, leaky" in text
+    assert "A leaky model learned from clips of the very recordings" in text and max(map(len, lines)) <= 100
+    assert "leaky" not in leaderboard_text(metrics_rows(), "r.html")
 
 
 def test_leaderboard_takes_headline_rows_of_the_first_iou():

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otus.config import SplitSettings
+from otus.config import DatasetSettings, SplitSettings
 from otus.datasets import make_splits
-from otus.datasets.splits import deal
+from otus.datasets.dealing import deal, deal_in_strata
 from otus.errors import DataError
 from otus.tables import SCHEMAS, table
 
@@ -34,8 +34,9 @@ def corpus(groups, *, given_splits=None, target="hum"):
     return table("recordings", recordings), table("annotations", annotations)
 
 
-def split(tables, targets=("hum",), seed=1, **values):
-    return make_splits(*tables, targets=targets, settings=SplitSettings(**values), seed=seed)
+def split(tables, targets=("hum",), seed=1, dataset=None, **values):
+    dataset = DatasetSettings(**(dataset or {}))
+    return make_splits(*tables, targets=targets, settings=SplitSettings(**values), dataset=dataset, seed=seed)
 
 
 GROUPS_WITH_CALLS = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=3), min_size=3, max_size=12)
@@ -206,3 +207,59 @@ def test_dealing_fills_every_bin_if_it_can(loads, shares, seed):
     assert len(set(bins.tolist())) >= min(len(loads), len(shares)) or len(loads) > len(shares)
     if len(loads) >= len(shares):
         assert set(bins.tolist()) == set(range(len(shares)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 6), max_size=80),
+    st.lists(st.floats(0.05, 1.0), min_size=2, max_size=6),
+    st.integers(0, 2**40),
+)
+def test_strata_are_dealt_to_within_one(strata, weights, seed):
+    shares, strata = np.array(weights) / sum(weights), np.array(strata, dtype=np.int64)
+    bins = deal_in_strata(strata, shares.tolist(), seed)
+    assert len(bins) == len(strata)
+    for stratum in set(strata.tolist()):
+        counts = np.bincount(bins[strata == stratum], minlength=len(shares))
+        assert (np.abs(counts - shares * (strata == stratum).sum()) < 1 + 1e-6).all()
+    totals = np.bincount(bins, minlength=len(shares))
+    assert (np.abs(totals - shares * len(strata)) <= len(shares)).all()
+
+
+def test_single_items_do_not_all_go_to_one_side():
+    counts = np.bincount(deal_in_strata(np.arange(1000), [0.7, 0.15, 0.15], seed=1))
+    assert counts.tolist() == [700, 150, 150]
+
+
+@settings(max_examples=30, deadline=None)
+@given(GROUPS_WITH_CALLS, st.integers(0, 2**40))
+def test_whole_tapes_in_proportion(groups, seed):
+    found = split(corpus(groups), seed=seed, dataset={"strategy": "proportional_by_tape", "fractions": (0.6, 0.2, 0.2)})
+    assert (found.groupby("group")["split"].nunique() == 1).all() and not found["leaky"].any()
+    counts = found.drop_duplicates("group")["split"].value_counts()
+    for side, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
+        assert counts[side] >= 1 and abs(counts[side] - share * len(groups)) < 1.0001
+
+
+def test_tapes_are_drawn_again_until_every_side_has_a_call():
+    groups = [[0]] * 9 + [[1]] * 3
+    for seed in range(20):
+        found = split(corpus(groups), seed=seed, dataset={"strategy": "proportional_by_tape"})
+        sides = found.set_index("recording_id")["split"]
+        assert set(sides[["g09_r0", "g10_r0", "g11_r0"]]) == SIDES
+    drawn = {
+        tuple(split(corpus([[1]] * 8), seed=s, dataset={"strategy": "proportional_by_tape"})["split"]) for s in range(9)
+    }
+    assert len(drawn) > 1
+
+
+def test_fractions_of_a_variant():
+    found = split(corpus([[1]] * 20), dataset={"fractions": (0.5, 0.25, 0.25)})
+    assert found["split"].value_counts().to_dict() == {"train": 10, "val": 5, "test": 5}
+    with pytest.raises(DataError, match="fractions must go"):
+        split(corpus([[1]] * 3, given_splits=["train", "val", "test"]), dataset={"fractions": (0.5, 0.25, 0.25)})
+
+
+def test_spans_cover_the_recordings():
+    found = split(corpus([[1]] * 4))
+    assert found["start_sample"].eq(0).all() and found["end_sample"].eq(6000).all() and not found["leaky"].any()

@@ -90,7 +90,7 @@ def test_the_same_table_gives_the_same_bytes(tmp_path):
 
 def test_another_table_is_refused(tmp_path):
     write_table(tmp_path / "t.parquet", "splits", table("splits", []))
-    with pytest.raises(DataError, match=r"t\.parquet: expected table 'chunks' version 1, found 'splits'") as error:
+    with pytest.raises(DataError, match=rf"'chunks' version {SCHEMA_VERSION}, found 'splits'") as error:
         read_table(tmp_path / "t.parquet", "chunks")
     assert is_one_sentence(error)
 
@@ -99,7 +99,7 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(tables, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
         write_table(tmp_path / "t.parquet", "splits", table("splits", []))
-    with pytest.raises(DataError, match=rf"version {SCHEMA_VERSION}, found 'splits' version 2; delete it") as error:
+    with pytest.raises(DataError, match=f"found 'splits' version {SCHEMA_VERSION + 1}; delete it") as error:
         read_table(tmp_path / "t.parquet", "splits")
     assert is_one_sentence(error)
 

@@ -6,20 +6,30 @@ import itertools
 import resource
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
 
 from otus.audio import inspect
 from otus.config import AugmentationSettings, DecodingSettings, NetworkSettings, TrainingSettings
-from otus.errors import MissingPartError, StageError
+from otus.errors import DataError, MissingPartError, StageError
 from otus.frontend import INPUT_RANGE, Frontend
 from otus.selections import DecodingPoint
+from otus.sides import Spans
 from otus.stopping import StoppedError
 from otus.tables import table
-from otus.training import TrainingTables, loop, train_fold
+from otus.training import TrainingTables, cuts, loop, stage, train_fold
 from otus.training.augmentation import augment
-from otus.training.cuts import Batch, ClipPosition, FeatureStore, LabelledRecording, draw_batches, frame_labels
+from otus.training.cuts import (
+    Batch,
+    ClipPosition,
+    FeatureStore,
+    LabelledRecording,
+    counted_frames,
+    draw_batches,
+    frame_labels,
+)
 from otus.training.loop import TrainingMaterial, frame_loss, train_model
 from otus.training.validation import score_store, validate
 
@@ -369,7 +379,8 @@ def make_tables(corpus):
             name = {"recording_id": r.recording_id}
             facts = {f: getattr(r.info, f) for f in ("duration_s", "n_samples", "sample_rate", "channels", "subtype")}
             rows["recordings"].append({**name, "path": r.path.name, "group": r.recording_id, "sha256": "0", **facts})
-            rows["splits"].append({**name, "group": r.recording_id, "fold": 1, "split": split})
+            side = {"fold": 1, "split": split, "start_sample": 0, "end_sample": r.info.n_samples, "leaky": False}
+            rows["splits"].append({**name, "group": r.recording_id, **side})
             for i, (start, end) in enumerate(zip(r.start_s, r.end_s, strict=True)):
                 one = {**name, "label": "hum"}
                 call = {"annotation_id": f"{r.recording_id}{i}", "start_s": start, "end_s": end}
@@ -432,6 +443,169 @@ def test_a_change_of_the_targets_or_the_clips_starts_an_ensemble_anew(corpus, tm
         assert lines[1].endswith("is the state of another training: starting anew")
 
 
+# Sides that are parts of recordings, unknown intervals, raw recordings
+
+
+def spans(*pairs):
+    times = np.array(pairs, dtype=float).reshape(-1, 2)
+    return Spans(times[:, 0], times[:, 1])
+
+
+def material_of(corpus, tables):
+    folder = corpus[0][0].path.parent
+    return stage._material(folder, tables, ["hum"], SETTINGS, DecodingSettings(), 0.4)[0]
+
+
+def clip_row(recording_id, start_s, end_s, kind, label=None, **more):
+    row = {"recording_id": recording_id, "start_sample": int(start_s * RATE), "end_sample": int(end_s * RATE)}
+    return {
+        **row,
+        "clip_id": f"{recording_id}_{start_s}",
+        "fold": 1,
+        "split": "train",
+        "class": kind,
+        "label": label,
+        **more,
+    }
+
+
+def plus(tables, **rows):
+    """The tables with more rows."""
+    grown = {
+        name: pd.concat([getattr(tables, name), table(name, new)], ignore_index=True) for name, new in rows.items()
+    }
+    return dataclasses.replace(tables, **grown)
+
+
+def test_frames_that_are_unknown_or_of_another_side_do_not_count(corpus):
+    recording = dataclasses.replace(corpus[0][0], side=spans((-np.inf, 2.0)), unknown=spans((0.5, 0.754)))
+    counted = counted_frames(recording, FRONTEND, 40, 220)
+    assert counted.dtype == np.float32 and set(counted) == {0.0, 1.0}
+    assert np.flatnonzero(counted == 0).tolist() == [*range(10, 35), *range(160, 180)], "by the centres of the frames"
+    assert counted_frames(corpus[0][0], FRONTEND, 0, 700).all()
+    store = FeatureStore([recording], FRONTEND, 10**8)
+    settings = SETTINGS.model_copy(update={"cuts_per_epoch": 4, "cut_frames": 580})
+    clips = [ClipPosition(0, 100, 150, True)]
+    options = {"n_classes": 1, "onset_frames": 2, "generator": np.random.default_rng(0)}
+    (batch,) = draw_batches(store, clips, settings, **options)
+    assert (batch.valid.sum(dim=1) <= 175).all() and (batch.valid.sum(dim=1) >= 150).all()
+
+
+def test_whole_recordings_count_from_end_to_end(corpus):
+    material = material_of(corpus, make_tables(corpus))
+    for store, own in ((material.train, corpus[0]), (material.val, corpus[1])):
+        for i, (recording, before) in enumerate(zip(store.recordings, own, strict=True)):
+            np.testing.assert_array_equal(recording.start_s, before.start_s)
+            assert counted_frames(recording, store.frontend, 0, store.n_frames(i)).all()
+            assert not recording.clips_only
+
+
+def test_training_sees_the_train_time_of_a_recording_and_validation_the_val_time(corpus):
+    tables = make_tables(corpus)
+    whole = tables.splits["recording_id"] == "t0"
+    first = tables.splits[whole].assign(end_sample=2 * RATE)
+    second = tables.splits[whole].assign(start_sample=2 * RATE, split="val")
+    tables = dataclasses.replace(tables, splits=pd.concat([tables.splits[~whole], second, first], ignore_index=True))
+    material = material_of(corpus, tables)
+    train, val = ({r.recording_id: r for r in s.recordings} for s in (material.train, material.val))
+    assert train["t0"].start_s.tolist() == [1.0] and val["t0"].start_s.tolist() == [3.0]
+    assert train["t0"].side.hold(np.array([1.9, 2.0])).tolist() == [True, False]
+    assert val["t0"].side.hold(np.array([1.9, 2.0, 99.0])).tolist() == [False, True, True]
+    assert len(train) == 3 and len(val) == 3
+
+
+def test_a_call_of_another_side_that_reaches_into_train_time_is_no_noise(corpus):
+    tables = make_tables(corpus)
+    border = int(3.2 * RATE)  # the call lasts from 3.0 to 3.6 s
+    whole = tables.splits["recording_id"] == "t0"
+    parts = [
+        tables.splits[whole].assign(end_sample=border),
+        tables.splits[whole].assign(start_sample=border, split="test"),
+    ]
+    tables = dataclasses.replace(tables, splits=pd.concat([tables.splits[~whole], *parts], ignore_index=True))
+    train = material_of(corpus, tables).train
+    (recording,) = (r for r in train.recordings if r.recording_id == "t0")
+    assert recording.start_s.tolist() == [1.0]
+    centres = np.array([2.99, 3.01, 3.19, 3.21])
+    assert recording.unknown.hold(centres).tolist() == [False, True, True, True]
+
+
+def test_calls_and_intervals_whose_clips_are_unknown_are_not_learnt(corpus):
+    tables = make_tables(corpus)
+    faint = (tables.clips["recording_id"] == "t1") & (tables.clips["start_sample"] == RATE)
+    clips = tables.clips.assign(**{"class": tables.clips["class"].mask(faint, "unknown")})
+    clips.loc[faint, "start_sample"] -= 1  # cut at whole samples, one more or less
+    strange = clip_row("t2", 5.0, 5.5, "unknown", "unknown")
+    tables = plus(dataclasses.replace(tables, clips=clips), clips=[strange])
+    material = material_of(corpus, tables)
+    train = {r.recording_id: r for r in material.train.recordings}
+    assert [train[k].start_s.tolist() for k in ("t0", "t1", "t2")] == [[1.0, 3.0], [3.1], [1.0, 3.2]]
+    assert train["t1"].unknown.hold(np.array([0.9, 1.2, 1.6])).tolist() == [False, True, False]
+    assert train["t2"].unknown.hold(np.array([4.9, 5.2])).tolist() == [False, True]
+    assert len(material.clips) == 5 and all(c.is_target for c in material.clips), "no cut is drawn around the unknown"
+    val = [clip_row("v0", 2.0, 2.4, "unknown", "hum", split="val")]
+    assert material_of(corpus, plus(tables, clips=val)).val.recordings[0].start_s.tolist() == [2.0, 4.0]
+
+
+def test_nothing_left_to_learn_is_said_in_one_sentence(corpus):
+    tables = make_tables(corpus)
+    for clips in (tables.clips.assign(**{"class": "unknown"}), tables.clips.assign(**{"class": "noise"})):
+        with pytest.raises(DataError, match="no call of hum is left to learn on the train side; lower min_quality"):
+            material_of(corpus, dataclasses.replace(tables, clips=clips))
+
+
+def test_a_raw_recording_lends_its_noise_clips_and_nothing_else(corpus, tmp_path):
+    raw = make_recording(corpus[0][0].path.parent, "raw", [(2.0, 5.0)], seconds=20.0, seed=33)
+    tables = make_tables(corpus)
+    facts = {f: getattr(raw.info, f) for f in ("duration_s", "n_samples", "sample_rate", "channels", "subtype")}
+    row = {"recording_id": "raw", "path": raw.path.name, "sha256": "1", "labelled": False, **facts}
+    noise = [clip_row("raw", a, a + 1.0, "noise", origin="mined_raw") for a in (7.0, 11.0)]
+    noise.append(clip_row("raw", 15.0, 16.0, "noise", origin="mined_raw", split="val"))
+    tables = plus(tables, recordings=[row], clips=noise)
+    material = material_of(corpus, tables)
+    assert [r.recording_id for r in material.train.recordings] == ["t0", "t1", "t2", "raw"]
+    lent = material.train.recordings[3]
+    assert len(lent.start_s) == 0 and lent.clips_only
+    centres = np.array([2.5, 6.9, 7.1, 11.9, 12.1, 15.5])
+    assert lent.side.hold(centres).tolist() == [False, False, True, True, False, False]
+    assert [c for c in material.clips if c.recording == 3 and not c.is_target] != []
+    assert not material.train.keep(3) and material.train.keep(0)
+    assert [r.recording_id for r in material.val.recordings] == ["v0", "v1"]
+    trained, lines = fit_fold(corpus, tmp_path / "resume", tables)
+    assert "4 recordings with 6 calls" in lines[0] and all(np.isfinite(r["loss"]) for r in trained.records)
+
+
+@pytest.mark.parametrize("change", ["spans", "raw", "unknown"])
+def test_a_training_belongs_to_its_spans_its_raw_recordings_and_what_is_unknown(corpus, change):
+    tables = make_tables(corpus)
+    noise = clip_row("raw", 1.0, 2.0, "noise", origin="mined_raw")
+    tables = plus(tables, recordings=[{"recording_id": "raw", "sha256": "1"}], clips=[noise])
+    tested = {"recording_id": "x", "fold": 1, "split": "test", "start_sample": 0, "end_sample": 5}
+    unseen = plus(tables, splits=[tested], clips=[clip_row("x", 0.0, 1.0, "target", "hum", split="test")])
+    assert unseen.digest() == tables.digest(), "what is only tested plays no part"
+    if change == "spans":
+        other = dataclasses.replace(tables, splits=tables.splits.assign(end_sample=tables.splits["end_sample"] - 1))
+    elif change == "raw":
+        recordings = tables.recordings.assign(sha256=tables.recordings["sha256"].replace("1", "2"))
+        other = dataclasses.replace(tables, recordings=recordings)
+    else:
+        other = plus(tables, clips=[clip_row("t0", 1.0, 1.2, "unknown", "unknown")])
+    assert other.digest() != tables.digest()
+
+
+@pytest.mark.parametrize("budget", [10**8, 0])
+def test_features_in_blocks_are_the_same_bits(corpus, monkeypatch, budget):
+    train, _ = corpus
+    frontend = dataclasses.replace(FRONTEND, hop_samples=16)  # 3000 frames
+    monkeypatch.setattr(cuts, "_BLOCK_SAMPLES", 2**22)
+    whole = FeatureStore(train, frontend, budget).read(0, 0, 3000)
+    sizes, real = [], FeatureStore._compute
+    monkeypatch.setattr(cuts, "_BLOCK_SAMPLES", 16 * 700)
+    monkeypatch.setattr(FeatureStore, "_compute", lambda s, i, a, b: sizes.append(b - a) or real(s, i, a, b))
+    assert torch.equal(FeatureStore(train, frontend, budget).read(0, 0, 3000), whole)
+    assert sizes == ([512] * 5 + [440] if budget else [3000])
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "frame_loss", lambda logits, batch, settings: logits.sum() * float("nan"))
     with pytest.raises(StageError, match="epoch 1, batch 1"):
@@ -447,22 +621,40 @@ def test_a_draw_goes_to_the_later_epoch_and_patience_counts_from_there():
     assert not loop._stalled(records, patience=3, draw=0.02)
 
 
+class Oracle(torch.nn.Module):
+    """Hears every loud tone."""
+
+    def __init__(self):
+        super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        loud = (x.amax(dim=1, keepdim=True) > 4.0).float() * 10 - 5
+        return torch.cat([loud, loud], dim=1)
+
+
 def test_validation_sees_perfect_scores_as_perfect(corpus):
     _, val = corpus
-
-    class Oracle(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.anchor = torch.nn.Parameter(torch.zeros(1))
-
-        def forward(self, x):
-            loud = (x.amax(dim=1, keepdim=True) > 4.0).float() * 10 - 5
-            return torch.cat([loud, loud], dim=1)
 
     result = validate(
         Oracle(), FeatureStore(val, FRONTEND, 10**8), context_frames=5, points=[POINT], iou=0.4, n_classes=1
     )
     assert dataclasses.astuple(result) == (1.0, 1.0)
+
+
+def test_validation_leaves_out_what_is_unknown_or_on_another_side(tmp_path):
+    one = make_recording(tmp_path, "v", [(1.0, 1.5), (2.0, 2.4), (4.0, 4.5)])
+    called = dataclasses.replace(one, start_s=one.start_s[1:2], end_s=one.end_s[1:2], target=one.target[1:2])
+
+    def judged(**changes):
+        store = FeatureStore([dataclasses.replace(called, **changes)], FRONTEND, 10**8)
+        return dataclasses.astuple(validate(Oracle(), store, context_frames=5, points=[POINT], iou=0.4, n_classes=1))
+
+    assert judged()[0] < 0.6, "two false alarms"
+    assert judged(unknown=spans((0.5, 1.3), (4.1, 4.6))) == (1.0, 1.0)
+    assert judged(side=spans((1.8, 3.0))) == (1.0, 1.0)
+    assert judged(unknown=spans((0.0, 6.0))) == (1.0, 1.0), "a hit stays a hit"
+    assert judged(unknown=spans((0.5, 1.2)))[0] < 0.7, "less than half"
 
 
 def test_scoring_in_blocks_equals_scoring_at_once(corpus, monkeypatch):

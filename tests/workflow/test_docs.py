@@ -74,6 +74,7 @@ PRINTS = {
     "otus rerun": "take_inventory",
     "otus resume": "take_inventory",
     "otus metrics": "F1",
+    "otus build-soundscapes": "soundscapes",
     "snakemake": "Job stats",
     "source": "",
 }
@@ -230,7 +231,7 @@ def failed(home, tmp_path_factory):
 def test_a_documented_command_runs(page, line, home, request):
     if place := next((place for start, place in ELSEWHERE.items() if line.startswith(start)), None):
         pytest.skip(f"run by {place}")
-    if "boobook" in line and "OTUS_DATA" not in os.environ:
+    if re.search("boobook|soundscapes", line) and "OTUS_DATA" not in os.environ:
         pytest.skip("OTUS_DATA is not set: no real recordings to test on")
     program, *arguments = shlex.split(line)
     program = program.removeprefix(".venv/bin/")

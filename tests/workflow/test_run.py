@@ -152,7 +152,12 @@ def test_an_edited_selection_table_starts_over_from_the_inventory(finished):
     before = table.read_text()
     try:
         table.write_text(before + before.splitlines()[-1].replace("1", "2", 1) + "\n")
-        assert own.planned("prepare") == {"take_inventory": 1, "make_dataset": 1, "prepare": 1}
+        assert own.planned("prepare") == {
+            "take_inventory": 1,
+            "make_dataset": 1,
+            "describe_dataset": 1,
+            "prepare": 1,
+        }
     finally:
         table.write_text(before)
 

@@ -34,7 +34,9 @@ atexit.register(note)
 
 JOBS = {
     "take_inventory": 1,
+    "write_inventory_page": 1,
     "make_dataset": 1,
+    "describe_dataset": 1,
     "make_chunks": 1,
     "train_model": 5,
     "predict_shard": 320,

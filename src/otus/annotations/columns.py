@@ -1,7 +1,9 @@
 """Delimited tables (comma, semicolon or tab) with columns that are mapped, guessed by name, or without a header."""
 
-from otus.annotations.rows import AnnotationFile, unusable
-from otus.annotations.text import Line, key, number, separated, sniff_separator
+from collections.abc import Mapping
+
+from otus.annotations.rows import AnnotationFile, Problem, unusable
+from otus.annotations.text import Line, key, listed, number, separated, sniff_separator
 from otus.config import AnnotationSource
 from otus.errors import DataError
 
@@ -22,6 +24,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
         "offset time", "off", "stop s", "stop time s", "stop", "stop time", "tmax", "t end", "t1", "max t", "time end",
         "finish", "to",
     ),
+    "duration": ("duration s", "duration", "dur s", "dur", "delta time s", "delta time", "length s"),
     "label": (
         "label", "labels", "species", "class", "annotation", "call type", "sound type", "type", "call", "tag",
         "common name", "species code", "scientific name", "category", "event label", "event", "vocalization", "code",
@@ -40,53 +43,72 @@ _USUAL: dict[str, tuple[str, ...]] = {
 
 
 def is_delimited(text: str) -> bool:
-    """Return whether `text` has a header that names start and end, or no header and two columns of times."""
+    """Return whether `text` has a header that names start and end or length, or no header and two columns of times."""
     lines = _lines(text)
-    if not lines:
-        return False
-    columns = _without_header(lines) or _guessed(lines[0][1])
-    return {"start", "end"} <= columns.keys()
+    return bool(lines) and not _untold(_without_header(lines) or _guessed(lines[0][1]))
 
 
 def read_columns(text: str, source: AnnotationSource, name: str) -> AnnotationFile:
     """Return the rows of a delimited table; a column that `source.columns` does not map is guessed by its name.
 
-    In a table without a header columns are mapped by number, counted from 1. `name` is the file's in messages.
-    Raises DataError if a mapped column is missing.
+    A column `duration` (s) stands for an end that no column, or no cell, gives. In a table without a header columns
+    are mapped by number, counted from 1. `name` is the file's in messages. Raises DataError if a mapped column is
+    missing.
     """
     lines = _lines(text)
     if not lines:
         return unusable("is empty: not even a header", "save the table again, or leave the file out of the glob")
     bare = _without_header(lines)
     header = [str(i + 1) for i in range(len(lines[0][1]))] if bare else lines[0][1]
-    mapped = _mapped(header, source, name)
-    guessed = bare or _guessed(header)
-    columns = {meaning: i for meaning, i in guessed.items() if i not in mapped.values()} | mapped
-    if not {"start", "end"} <= columns.keys():
-        found = ", ".join(filter(None, header))
-        return unusable(
-            f"no column can be told to be the {'end' if 'start' in columns else 'start'} (columns: {found})",
-            "set `columns: {start: ..., end: ...}` in its annotation source",
-        )
+    columns = _meanings(header, bare, _mapped(header, source, name))
     rows = lines if bare else lines[1:]
+    found = listed(header)
+    if untold := _untold(columns):
+        return unusable(
+            f"no column can be told to be the {untold} (columns: {found})",
+            "set `columns: {start: ..., end: ...}` in its annotation source",
+            n_rows=len(rows),
+        )
     if "label" not in columns and source.label is None and rows:
         return unusable(
-            f"names no label (columns: {', '.join(filter(None, header))})",
+            f"names no label (columns: {found})",
             "set `label` or `columns: {label: ...}` in its annotation source",
             "csv",
+            len(rows),
         )
-    result = AnnotationFile("csv")
+    result = AnnotationFile("csv", n_rows=len(rows))
     for row, cells in rows:
         named = {meaning: cells[i] if i < len(cells) else "" for meaning, i in columns.items()}
+        if any(cells[len(header) :]):
+            reason = f"has {len(cells)} cells, but the {'first row' if bare else 'header'} has {len(header)}"
+            remedy = "put quotation marks around a text that holds the separator"
+            result.problems.append(Problem(row, reason, remedy, named.get("recording") or None))
+            continue
         result.add(
             row,
-            (named["start"], named["end"]),
+            (named["start"], named.get("end", "")),
             named.get("label") or source.label or "",
             frequencies=(named.get("low_hz", ""), named.get("high_hz", "")),
             quality=named.get("quality", ""),
             recording=named.get("recording", ""),
+            duration=named.get("duration", ""),
         )
     return result
+
+
+def _untold(columns: Mapping[str, int]) -> str | None:
+    """Which of start and end no column gives; None if both are told."""
+    if "start" not in columns:
+        return "start"
+    return None if columns.keys() & {"end", "duration"} else "end"
+
+
+def _meanings(header: list[str], bare: dict[str, int], mapped: dict[str, int]) -> dict[str, int]:
+    """Meaning -> column: what is mapped, and what else can be guessed. A mapped duration needs no guessed end."""
+    guessed = {meaning: i for meaning, i in (bare or _guessed(header)).items() if i not in mapped.values()}
+    if "duration" in mapped:
+        guessed.pop("end", None)
+    return guessed | mapped
 
 
 def _lines(text: str) -> list[Line]:
@@ -110,7 +132,7 @@ def _mapped(header: list[str], source: AnnotationSource, name: str) -> dict[str,
     loose = {key(column): i for i, column in reversed(list(enumerate(header)))}
     missing = next((c for c in wanted.values() if c not in exact and key(c) not in loose), None)
     if missing is not None:
-        found = ", ".join(filter(None, header))
+        found = listed(header)
         raise DataError(f"{name}: has no column '{missing}'; its columns are: {found}.")
     return {meaning: exact.get(column, loose.get(key(column), 0)) for meaning, column in wanted.items()}
 

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from otus.annotations.text import excerpt
 from otus.fingerprint import is_audio
 
 #: Leading words that tell a truth file and its recording apart, as in gt_1.csv beside rec_1.wav.
@@ -72,10 +73,16 @@ def recording_named(index: RecordingIndex, reference: str, table: str) -> Pairin
     if not paths:
         return Pairing(
             None,
-            f"names the recording '{reference}', which is not in the corpus",
+            f"names the recording '{excerpt(reference)}', which is not in the corpus",
             "add the recording, or correct its name",
         )
-    return _choose(index, paths, table, f"names the recording '{reference}'", "write the path below the corpus root")
+    return _choose(
+        index,
+        paths,
+        table,
+        f"names the recording '{excerpt(reference)}', which fits",
+        "write the path below the corpus root",
+    )
 
 
 def recording_of_file(index: RecordingIndex, table: str) -> Pairing:

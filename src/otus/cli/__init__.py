@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from otus import __version__
-from otus.cli import commands, doctor, plan, runs
+from otus.cli import commands, doctor, plan, runs, soundscapes
 from otus.errors import MissingPartError, OtusError
 
 
@@ -61,4 +61,5 @@ def _parser() -> argparse.ArgumentParser:
     doctor.register(commands_of)
     runs.register(commands_of)
     plan.register(commands_of)
+    soundscapes.register(commands_of)
     return parser

@@ -6,6 +6,11 @@ from pathlib import Path
 
 from otus.errors import DataError
 
+#: Threads of `otus check`, which may run on a login node.
+_MOST_THREADS = 4
+#: Lines of quarantine that it prints.
+_MOST_LINES = 100
+
 
 def init(options: argparse.Namespace) -> int:
     """Write a config file for a folder of recordings."""
@@ -24,28 +29,45 @@ def init(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Check the config and take the inventory without writing anything."""
+    """Check the config and take the inventory; what was found in unchanged files is kept for the next time."""
     from otus.config import load_config
-    from otus.datasets import make_splits
+    from otus.datasets import make_variant, verdict
+    from otus.doctor.machine import usable_cores
     from otus.inventory import summary_lines, take_inventory
 
     config = load_config(options.config)
-    if config.corpus.demo is not None and not Path(config.corpus.root, "corpus.json").exists():
-        print("config: ok; the demo corpus will be made by the workflow")
+    made = "demo corpus" if config.corpus.demo else "soundscapes" if config.corpus.soundscapes else None
+    if made and not Path(config.corpus.root, "corpus.json").exists():
+        print(f"config: ok; the {made} will be made by the workflow")
         return 0
-    inventory = take_inventory(Path(config.corpus.root), config.corpus)
-    make_splits(
-        inventory.recordings,
-        inventory.annotations,
-        targets=config.corpus.targets,
-        settings=config.split,
-        seed=config.seed,
+    inventory = take_inventory(
+        Path(config.corpus.root),
+        config.corpus,
+        workers=min(usable_cores(), _MOST_THREADS),
+        cache=Path(config.results_dir, "cache", "inventory.parquet"),
     )
-    print("\n".join(["config: ok", *summary_lines(inventory)]))
+    lines = ["config: ok", *summary_lines(inventory)]
+    for name, dataset in config.datasets.items():
+        variant = make_variant(
+            inventory.recordings,
+            inventory.annotations,
+            dataset=name,
+            targets=config.corpus.targets,
+            split=config.split,
+            settings=dataset,
+            seed=config.seed,
+        )
+        counts = variant.clips.drop_duplicates("clip_id")["class"].value_counts().to_dict()
+        clips = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), reverse=True))
+        lines.append(f"dataset {name}: {clips} clips; {verdict(variant.leakage)}.")
+    print("\n".join(lines))
     quarantine = inventory.quarantine.astype({"row": object})
-    for row in quarantine.where(quarantine.notna(), None).itertuples(index=False):
+    quarantine = quarantine.where(quarantine.notna(), None)
+    for row in quarantine.head(_MOST_LINES).itertuples(index=False):
         where = row.path if row.row is None else f"{row.path}, row {row.row}"
         print(f"quarantine: {where}: {row.reason}")
+    if len(quarantine) > _MOST_LINES:
+        print(f"quarantine: {len(quarantine) - _MOST_LINES} more; `snakemake inventory` writes all to quarantine.csv")
     return 0
 
 

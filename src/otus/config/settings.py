@@ -3,107 +3,14 @@
 from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=40)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from otus.config.base import UNKNOWN, Fraction, Name, Positive, Settings
+from otus.config.corpus import CorpusSettings
+from otus.config.datasets import ClipFileSettings, DatasetSettings, SplitSettings
 
 
-class DemoSettings(_Settings):
-    """The embedded demo corpus, made by `otus demo-corpus`."""
-
-    seed: int = Field(1, ge=0, description="Seed of the generator; the same seed gives the same files.")
-    recordings: int = Field(16, ge=12, description="How many good recordings to make; a truncated file comes on top.")
-    duration_s: Positive = Field(60.0, description="Length of each recording.")
-
-
-class AnnotationSource(_Settings):
-    """One kind of annotation file: where, in which format, and the label where the file names none."""
-
-    files: str = Field(description="Glob below the corpus root, e.g. '**/*.selections.txt' or 'labels.csv'.")
-    format: Literal["auto", "raven", "audacity", "csv"] = Field(
-        "auto", description="File format; auto looks at the header of each file."
-    )
-    label: str | None = Field(None, description="Label of every row that names none.")
-    label_column: str | None = Field(
-        None,
-        description="Column of a Raven table that holds the label; found by its usual names if not given.",
-    )
-    columns: dict[Literal["recording", "start", "end", "label", "low_hz", "high_hz", "quality"], str] = Field(
-        default_factory=dict,
-        description="CSV only: which of your columns means what, e.g. {start: onset, end: offset}. "
-        "Without `recording`, each file belongs to the recording of the same name.",
-    )
-
-
-class CorpusSettings(_Settings):
-    """The recordings and what a person wrote about them."""
-
-    root: str = Field(min_length=1, description="Folder of the corpus; ${VARIABLES} and ~ are expanded.")
-    recordings: list[str] = Field(
-        default_factory=lambda: ["**/*"],
-        description="Globs below the root; only audio files (wav, flac, ogg, mp3, aif, ...) are taken.",
-    )
-    annotations: list[AnnotationSource] = Field(default_factory=list, description="Annotation files.")
-    targets: list[str] = Field(
-        default_factory=list,
-        description="Labels to detect. Every other label is a confuser: never a target, never free noise.",
-    )
-    unlabelled: Literal["exclude", "negative"] = Field(
-        "exclude",
-        description="What a recording without any annotation file or row is: left out, or known to hold no call. "
-        "A recording whose tables hold only unusable rows is left out in either case.",
-    )
-    group: str = Field(
-        "recording",
-        description="What must never be split across train and test: 'recording', 'folder', or a regular expression "
-        "with a (?P<group>...) that is searched in the path below the root.",
-    )
-    sheet: str | None = Field(
-        None,
-        description="CSV below the root with the column recording and any of group, site, split (train|val|test).",
-    )
-    demo: DemoSettings | None = Field(None, description="Make the demo corpus at `root` first.")
-
-
-class SplitSettings(_Settings):
-    """Who is tested: cross-validation folds, or one split by fractions or by the recordings sheet."""
-
-    folds: int | None = Field(
-        None,
-        ge=3,
-        description="Grouped cross-validation: every recording is tested once by a model that never saw it.",
-    )
-    test_fraction: Fraction = Field(
-        0.2, gt=0.0, lt=1.0, description="Without folds or a sheet: share of recordings to test on."
-    )
-    val_fraction: Fraction = Field(
-        0.25,
-        gt=0.0,
-        lt=1.0,
-        description="Share of the other recordings to validate on (thresholds, early stopping).",
-    )
-
-
-class DatasetSettings(_Settings):
-    """One way of building training data (a dataset variant)."""
-
-    strategy: Literal["grouped"] = Field("grouped", description="How groups go to train, val and test.")
-    noise_per_target: Annotated[float, Field(ge=0.0)] = Field(
-        4.0, description="Mined noise clips per target clip, drawn from time that no annotation touches."
-    )
-    margin_s: Annotated[float, Field(ge=0.0)] = Field(
-        0.1, description="Mined noise keeps this distance from every annotation."
-    )
-    min_noise_s: Positive = Field(1.0, description="Shortest mined noise clip.")
-
-
-class FrontendSettings(_Settings):
+class FrontendSettings(Settings):
     """The log-mel front end. A null is chosen from the training annotations and written to the model card."""
 
     sample_rate: int | None = Field(None, gt=0, description="Rate that the network hears; null = the recordings'.")
@@ -121,7 +28,7 @@ class FrontendSettings(_Settings):
         return self
 
 
-class NetworkSettings(_Settings):
+class NetworkSettings(Settings):
     """The residual network that keeps time resolution (`dense_resnet`)."""
 
     channels: int = Field(16, ge=4, le=512, description="Channels of the first residual stage.")
@@ -134,7 +41,7 @@ class NetworkSettings(_Settings):
     dropout: Fraction = Field(0.1, description="Dropout in the temporal trunk.")
 
 
-class AugmentationSettings(_Settings):
+class AugmentationSettings(Settings):
     """What is done to training cuts, on the device, in the band-power domain."""
 
     gain_db: Annotated[float, Field(ge=0.0)] = Field(6.0, description="Random level, plus or minus.")
@@ -146,7 +53,7 @@ class AugmentationSettings(_Settings):
     masks: int = Field(2, ge=0, description="Number of small time masks and of small frequency masks.")
 
 
-class TrainingSettings(_Settings):
+class TrainingSettings(Settings):
     """One training configuration: a model is dataset variant x this x fold."""
 
     architecture: Literal["dense_resnet"] = Field("dense_resnet", description="Network family.")
@@ -181,7 +88,7 @@ class TrainingSettings(_Settings):
     )
 
 
-class ChunkSettings(_Settings):
+class ChunkSettings(Settings):
     """How recordings are divided among prediction jobs. No audio is copied."""
 
     chunk_s: Positive = Field(120.0, description="Longest stretch of a recording that one step scores.")
@@ -191,7 +98,7 @@ class ChunkSettings(_Settings):
     shards: int = Field(1, ge=1, description="Prediction jobs per model.")
 
 
-class PredictionSettings(_Settings):
+class PredictionSettings(Settings):
     """Frame scores; no threshold is involved."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to predict.")
@@ -199,7 +106,7 @@ class PredictionSettings(_Settings):
     max_failed_fraction: Fraction = Field(0.0, description="Share of chunks that may fail before the job fails.")
 
 
-class DecodingSettings(_Settings):
+class DecodingSettings(Settings):
     """The grid of decodings that validation chooses from. Scores are probabilities here.
 
     The first value of each list is the usual one: another wins only if it is better by more than one call is worth.
@@ -228,7 +135,7 @@ class DecodingSettings(_Settings):
     )
 
 
-class EvaluationSettings(_Settings):
+class EvaluationSettings(Settings):
     """Matching, the choice of the operating point, intervals."""
 
     iou: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
@@ -242,7 +149,7 @@ class EvaluationSettings(_Settings):
     bootstrap: int = Field(2000, ge=0, description="Resamples of the groups for the 95 % intervals.")
 
 
-class ForestSettings(_Settings):
+class ForestSettings(Settings):
     """The random-forest post-filter."""
 
     trees: int = Field(300, ge=10, description="Trees.")
@@ -255,14 +162,14 @@ class ForestSettings(_Settings):
     mfcc: int = Field(13, ge=1, le=40, description="Number of MFCC.")
 
 
-class ReportSettings(_Settings):
+class ReportSettings(Settings):
     """The HTML report."""
 
     examples: int = Field(6, ge=0, description="Spectrograms of hits, of misses and of false alarms, each.")
     audio: bool = Field(True, description="Embed the sound of each example.")
 
 
-class Config(_Settings):
+class Config(Settings):
     """The whole config file."""
 
     results_dir: str = Field(
@@ -275,6 +182,9 @@ class Config(_Settings):
         default_factory=lambda: {"grouped": DatasetSettings()},
         min_length=1,
         description="Dataset variants by name.",
+    )
+    clip_files: ClipFileSettings = Field(
+        default_factory=ClipFileSettings, description="Images and cut-out sounds of the clips."
     )
     training: dict[Name, TrainingSettings] = Field(
         default_factory=lambda: {"dense": TrainingSettings()},
@@ -291,9 +201,20 @@ class Config(_Settings):
     def _targets_are_named_once(self) -> "Config":
         if not self.corpus.targets:
             raise ValueError("corpus.targets: name at least one label to detect, e.g. targets: [boobook]")
+        if UNKNOWN in self.corpus.targets:
+            raise ValueError("corpus.targets: 'unknown' names what is neither target nor noise; use another label")
         if "micro" in self.corpus.targets:
             raise ValueError("corpus.targets: 'micro' names the row that pools all labels; give the label another name")
         twice = [label for label, count in Counter(self.corpus.targets).items() if count > 1]
         if twice:
             raise ValueError(f"corpus.targets: '{twice[0]}' is named twice; name every label once")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> "Config":
+        for name, dataset in self.datasets.items():
+            if self.split.folds and dataset.fractions:
+                raise ValueError(f"datasets.{name}.fractions and split.folds exclude each other; drop one")
+            if dataset.fallback_raw and self.corpus.extracts is None:
+                raise ValueError(f"datasets.{name}.fallback_raw needs corpus.extracts (what the raw recordings are)")
         return self

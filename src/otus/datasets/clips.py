@@ -1,118 +1,91 @@
-"""Clips that training starts from: target calls, labelled confusers, and noise mined from unlabelled time."""
+"""Clips before they are dealt to sides: target calls, labelled confusers, what is left out, noise."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from otus.config import DatasetSettings
+from otus.config import UNKNOWN, DatasetSettings
+from otus.datasets.noise import NoiseReport, checked, mine_noise
 from otus.seeds import derive_seed
-from otus.tables import table
+
+#: What a clip is before it is dealt; the other columns of the table come with its side.
+COLUMNS = ["recording_id", "start_sample", "end_sample", "class", "label", "quality", "group", "origin"]
 
 
-def make_clips(
+def collect_clips(
     recordings: pd.DataFrame,
     annotations: pd.DataFrame,
-    splits: pd.DataFrame,
+    selections: pd.DataFrame | None,
     *,
     targets: Sequence[str],
     settings: DatasetSettings,
     seed: int,
-) -> pd.DataFrame:
-    """Return the `clips` table: every clip once per fold, on the side of its recording.
+) -> tuple[pd.DataFrame, NoiseReport]:
+    """Return every clip of the labelled recordings once (clip_id and COLUMNS), and what became of the noise.
 
-    Target calls are class target, all other annotations class noise (origin annotation), mined time class noise
-    (origin mined).
+    Target calls are class target; labels that are no target, mined time and false alarms (`selections` of an earlier
+    model) are class noise; the label unknown and calls below the lowest quality are class unknown, which is neither.
     """
-    used = recordings[recordings["recording_id"].isin(splits["recording_id"])].sort_values("recording_id")
+    used = labelled_recordings(recordings)
     rows = annotations[annotations["recording_id"].isin(used["recording_id"])]
-    clips = pd.concat([_annotated(rows, used, targets), _mined(rows, used, targets, settings, seed)], ignore_index=True)
-    clips = clips.sort_values(["recording_id", "start_sample", "end_sample", "class", "label"], kind="stable")
-    number = clips.groupby("recording_id").cumcount()
-    clips["clip_id"] = clips["recording_id"] + "_c" + number.astype(str).str.zfill(5)
-    return table("clips", clips.merge(splits, on="recording_id").sort_values(["fold", "clip_id"], ignore_index=True))
+    annotated = _limited(_annotated(rows, used, targets, settings), settings, seed)
+    noise, report = mine_noise(
+        recordings, rows, annotated[annotated["class"] == "target"], selections, settings=settings, seed=seed
+    )
+    clips = pd.concat([annotated, noise], ignore_index=True)
+    clips["group"] = clips["recording_id"].map(recordings.set_index("recording_id")["group"])
+    order = ["recording_id", "start_sample", "end_sample", "class", "label", "origin"]
+    clips = clips.sort_values(order, kind="stable", ignore_index=True)
+    number = clips.groupby("recording_id").cumcount().astype(str).str.zfill(5)
+    clips["clip_id"] = clips["recording_id"] + "_c" + number
+    return clips[["clip_id", *COLUMNS]], checked(report, clips)
 
 
-def _annotated(rows: pd.DataFrame, used: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
+def labelled_recordings(recordings: pd.DataFrame) -> pd.DataFrame:
+    """Return the recordings that can be trained and tested on, sorted by id."""
+    usable = recordings["labelled"].astype(bool) & recordings["readable"].astype(bool)
+    return recordings[usable].sort_values("recording_id", ignore_index=True)
+
+
+def quality_number(quality: "pd.Series[str]") -> "pd.Series[float]":
+    """Return the first number in each quality (`Q2`, `2`, `2 of 4` are 2.0), NaN where there is none."""
+    return quality.astype("string").str.extract(r"(\d+(?:\.\d+)?)", expand=False).astype(float)
+
+
+def _annotated(
+    rows: pd.DataFrame, used: pd.DataFrame, targets: Sequence[str], settings: DatasetSettings
+) -> pd.DataFrame:
     """One clip per annotation, cut at whole samples."""
-    rate = rows["recording_id"].map(used.set_index("recording_id")["sample_rate"]).to_numpy()
-    length = rows["recording_id"].map(used.set_index("recording_id")["n_samples"]).to_numpy()
-    start = np.floor(rows["start_s"].to_numpy() * rate).astype(np.int64)
-    end = np.minimum(np.ceil(rows["end_s"].to_numpy() * rate).astype(np.int64), length)
+    facts = used.set_index("recording_id")
+    rate, length = (rows["recording_id"].map(facts[c]).to_numpy(dtype=float) for c in ("sample_rate", "n_samples"))
+    start = np.floor(rows["start_s"].to_numpy(dtype=float) * rate).astype(np.int64)
+    end = np.minimum(np.ceil(rows["end_s"].to_numpy(dtype=float) * rate), length).astype(np.int64)
+    kind = np.where(rows["label"].isin(list(targets)), "target", "noise")
+    left_out = (rows["label"] == UNKNOWN).to_numpy()
+    if settings.min_quality is not None:
+        left_out = left_out | (kind == "target") & (quality_number(rows["quality"]) < settings.min_quality).to_numpy(
+            dtype=bool
+        )
     return pd.DataFrame(
         {
-            "recording_id": rows["recording_id"],
-            "start_sample": start,
+            "recording_id": rows["recording_id"].to_numpy(),
+            "start_sample": np.minimum(start, end - 1),
             "end_sample": end,
-            "class": np.where(rows["label"].isin(list(targets)), "target", "noise"),
-            "label": rows["label"],
-            "quality": rows["quality"],
+            "class": np.where(left_out, "unknown", kind),
+            "label": rows["label"].to_numpy(),
+            "quality": rows["quality"].to_numpy(),
             "origin": "annotation",
         }
     )
 
 
-def _mined(
-    rows: pd.DataFrame, used: pd.DataFrame, targets: Sequence[str], settings: DatasetSettings, seed: int
-) -> pd.DataFrame:
-    """Noise clips from free slots, drawn in proportion to the room that they leave; no two overlap.
-
-    Durations are those of target calls, at least `min_noise_s`. There are fewer clips than asked for where the
-    recordings have no more room.
-    """
-    calls = rows[rows["label"].isin(list(targets))]
-    wanted = round(settings.noise_per_target * len(calls))
-    generator = np.random.default_rng(derive_seed(seed, "noise"))
-    durations = np.maximum(
-        generator.choice((calls["end_s"] - calls["start_s"]).to_numpy(), size=wanted), settings.min_noise_s
-    )
-    owner, start_s, end_s = _free_slots(rows, used, settings.margin_s)
-    found: list[tuple[int, float, float]] = []
-    for duration in durations:
-        room = np.maximum(end_s - start_s - duration, 0.0)
-        total = np.cumsum(room)
-        if len(total) == 0 or total[-1] <= 0:
-            continue
-        position = generator.uniform(0.0, total[-1])
-        slot = min(int(np.searchsorted(total, position, side="right")), len(room) - 1)
-        begin = start_s[slot] + position - (total[slot] - room[slot])
-        found.append((int(owner[slot]), begin, begin + duration))
-        owner = np.append(owner, owner[slot])  # what is left of the slot behind the clip becomes a slot of its own
-        start_s, end_s = np.append(start_s, begin + duration), np.append(end_s, end_s[slot])
-        end_s[slot] = begin
-    rates, ids = used["sample_rate"].to_numpy(), used["recording_id"].to_numpy()
-    return pd.DataFrame(
-        {
-            "recording_id": [ids[o] for o, _, _ in found],
-            "start_sample": [int(np.ceil(a * rates[o])) for o, a, _ in found],
-            "end_sample": [int(np.floor(b * rates[o])) for o, _, b in found],
-            "class": "noise",
-            "label": None,
-            "quality": None,
-            "origin": "mined",
-        }
-    )
-
-
-def _free_slots(
-    rows: pd.DataFrame, used: pd.DataFrame, margin_s: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Time that no annotation (of any label) touches within the margin: index of the recording, start, end."""
-    owner, starts, ends = [], [], []
-    by_recording = dict(list(rows.groupby("recording_id")))
-    for index, (recording_id, duration_s) in enumerate(zip(used["recording_id"], used["duration_s"], strict=True)):
-        here = by_recording.get(recording_id)
-        taken = np.zeros((0, 2)) if here is None else here[["start_s", "end_s"]].sort_values("start_s").to_numpy()
-        free_from = 0.0
-        for start, end in taken:
-            if start - margin_s > free_from:
-                owner.append(index)
-                starts.append(free_from)
-                ends.append(start - margin_s)
-            free_from = max(free_from, end + margin_s)
-        if duration_s > free_from:
-            owner.append(index)
-            starts.append(free_from)
-            ends.append(duration_s)
-    return np.asarray(owner, dtype=np.int64), np.asarray(starts), np.asarray(ends)
+def _limited(clips: pd.DataFrame, settings: DatasetSettings, seed: int) -> pd.DataFrame:
+    """The clips with at most so many target clips of a label and recording, drawn at random."""
+    if settings.max_per_recording is None:
+        return clips
+    ordered = clips.sort_values(["recording_id", "start_sample", "end_sample", "label"], kind="stable")
+    shuffled = ordered.iloc[np.random.default_rng(derive_seed(seed, "per recording")).permutation(len(ordered))]
+    place = shuffled.groupby(["recording_id", "class", "label"]).cumcount()
+    kept = (shuffled["class"] != "target") | (place < settings.max_per_recording)
+    return shuffled[kept].sort_index(ignore_index=True)

@@ -4,70 +4,83 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from otus.config import SplitSettings
+from otus.config import DatasetSettings, SplitSettings
+from otus.datasets.clips import labelled_recordings
+from otus.datasets.dealing import deal
 from otus.errors import DataError
 from otus.seeds import derive_seed
 from otus.tables import table
 
 SPLITS = ("train", "val", "test")
 
+#: How often whole tapes are drawn again when a side has got no call.
+_DRAWS = 100
+
 
 def make_splits(
-    recordings: pd.DataFrame, annotations: pd.DataFrame, *, targets: Sequence[str], settings: SplitSettings, seed: int
+    recordings: pd.DataFrame,
+    annotations: pd.DataFrame,
+    *,
+    targets: Sequence[str],
+    settings: SplitSettings,
+    dataset: DatasetSettings,
+    seed: int,
 ) -> pd.DataFrame:
-    """Return the `splits` table: one row per fold and labelled recording, with train, val or test.
+    """Return the `splits` table of a group-wise strategy: one row per fold and labelled recording, over its length.
 
     With `settings.folds`, the groups are dealt into as many parts; fold k tests part k, validates on the next one
-    and trains on the rest, so that every group is tested once and validates once. Groups are dealt so that calls of
-    each target label, hours and recordings are shared out evenly. Raises DataError if a group stands on both
-    sides of a given split, or if a side would hold no target call.
+    and trains on the rest, so that every group is tested once and validates once. `grouped` deals groups so that
+    calls of each target label, hours and recordings are shared out evenly; `proportional_by_tape` deals them at random
+    in the given proportion. Raises DataError if a group stands on both sides of a given split, or if a side would hold
+    no target call.
     """
-    usable = recordings[recordings["labelled"] & recordings["readable"]].sort_values("recording_id")
+    usable = labelled_recordings(recordings)
     calls = annotations[annotations["label"].isin(list(targets))]
     if usable.empty or calls.empty:
         raise DataError(f"prepare: no labelled recording holds a call of {', '.join(targets)}; nothing to train on.")
     loads = _group_loads(usable, calls, targets)
     given = usable["given_split"].notna() & (usable["given_split"] != "")
     if given.any():
-        sides = [_given_sides(usable, given, loads, settings, seed)]
-    elif settings.folds:
-        sides = _fold_sides(loads, settings, seed)
+        sides = [_given_sides(usable, given, loads, settings, dataset, seed)]
+    elif dataset.strategy == "proportional_by_tape":
+        sides = _sides_by_tape(loads, settings, dataset, seed)
     else:
-        sides = [_drawn_sides(loads, settings, seed)]
+        sides = _even_sides(loads, settings, dataset, seed)
     rows = []
     for fold, side in enumerate(sides, start=1):
         split = usable["group"].map(side)
-        rows.append(usable[["recording_id", "group"]].assign(fold=fold, split=split))
-        _check_calls(fold, split, usable, calls)
+        rows.append(usable[["recording_id", "group"]].assign(fold=fold, split=split, start_sample=0))
+        rows[-1] = rows[-1].assign(end_sample=usable["n_samples"], leaky=False)
+        check_calls(fold, split[usable["recording_id"].isin(calls["recording_id"])])
     return table("splits", pd.concat(rows, ignore_index=True))
 
 
-def deal(loads: NDArray[np.float64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
-    """Return a bin per row of `loads` (items x quantities) so that bin b holds about shares[b] of every quantity.
+def shares_of(settings: SplitSettings, dataset: DatasetSettings) -> list[float]:
+    """Return the shares of the parts that are dealt: equal ones for folds, else those of train, val and test."""
+    if settings.folds:
+        return [1 / settings.folds] * settings.folds
+    if dataset.fractions is not None:
+        return list(dataset.fractions)
+    rest = 1 - settings.test_fraction
+    return [rest * (1 - settings.val_fraction), rest * settings.val_fraction, settings.test_fraction]
 
-    Greedy, largest items first: each goes where the sum of squared overfull shares stays smallest; draws are
-    broken by `seed`. No bin stays empty if there are items enough: the last ones fill it.
-    """
-    totals = loads.sum(axis=0)
-    parts = loads / np.where(totals > 0, totals, 1.0)
-    generator = np.random.default_rng(seed)
-    order = np.lexsort((generator.random(len(parts)), -parts.max(axis=1)))
-    filled = np.zeros((len(shares), parts.shape[1]))
-    capacity = np.asarray(shares, dtype=float)[:, None]
-    bins = np.zeros(len(parts), dtype=np.int64)
-    empty = np.ones(len(shares), dtype=bool)
-    for dealt, item in enumerate(order):
-        before = ((filled / capacity) ** 2).sum(axis=1)
-        after = (((filled + parts[item]) / capacity) ** 2).sum(axis=1)
-        cost = (after - before) * capacity[:, 0]
-        if empty.sum() >= len(order) - dealt:
-            cost[~empty] = np.inf
-        bins[item] = int(np.argmin(cost))
-        empty[bins[item]] = False
-        filled[bins[item]] += parts[item]
-    return bins
+
+def side_of_part(part: int, fold: int, settings: SplitSettings) -> str:
+    """Return the side on which part number `part` (from 0) stands in fold number `fold` (from 0)."""
+    if not settings.folds:
+        return SPLITS[part]
+    return "test" if part == fold else "val" if part == (fold + 1) % settings.folds else "train"
+
+
+def check_calls(fold: int, sides: "pd.Series[str]") -> None:
+    """Raise DataError if one of train, val and test is not among `sides`, the sides of what holds target calls."""
+    for side in SPLITS:
+        if not (sides == side).any():
+            raise DataError(
+                f"prepare: fold {fold} has no target call in its {side} recordings; "
+                "label more recordings, lower split.folds or choose a finer corpus.group."
+            )
 
 
 def _group_loads(usable: pd.DataFrame, calls: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
@@ -82,40 +95,69 @@ def _group_loads(usable: pd.DataFrame, calls: pd.DataFrame, targets: Sequence[st
     return loads.sort_index().astype(float)
 
 
-def _fold_sides(loads: pd.DataFrame, settings: SplitSettings, seed: int) -> list[dict[str, str]]:
-    folds = settings.folds or 3
-    if len(loads) < folds:
-        raise DataError(
-            f"prepare: {len(loads)} groups cannot make {folds} folds with train, val and test groups; "
-            "lower split.folds or choose a finer corpus.group."
-        )
-    part = deal(loads.to_numpy(), [1 / folds] * folds, derive_seed(seed, "folds"))
+def _even_sides(
+    loads: pd.DataFrame, settings: SplitSettings, dataset: DatasetSettings, seed: int
+) -> list[dict[str, str]]:
+    """The side of every group in every fold, with loads shared out evenly."""
+    _check_group_count(loads, settings)
+    name = "folds" if settings.folds else "sides"
+    part = deal(loads.to_numpy(), shares_of(settings, dataset), derive_seed(seed, name))
+    return _sides(loads, part.tolist(), settings)
+
+
+def _sides_by_tape(
+    loads: pd.DataFrame, settings: SplitSettings, dataset: DatasetSettings, seed: int
+) -> list[dict[str, str]]:
+    """The side of every group in every fold, drawn at random until every part holds a call of a target."""
+    _check_group_count(loads, settings)
+    shares = np.array(shares_of(settings, dataset))
+    counts = np.floor(shares * len(loads) + 1e-9).astype(np.int64)
+    counts[np.argsort(counts - shares * len(loads), kind="stable")[: len(loads) - counts.sum()]] += 1
+    while counts.min() == 0:  # few tapes: one for every side comes before the proportion
+        counts[np.argmax(counts)] -= 1
+        counts[np.argmin(counts)] += 1
+    parts = np.repeat(np.arange(len(shares)), counts)
+    has_calls = (loads.filter(like="calls of ").sum(axis=1) > 0).to_numpy()
+    for draw in range(_DRAWS):
+        part = np.random.default_rng(derive_seed(seed, "tapes", draw)).permutation(parts)
+        if len(set(part[has_calls].tolist())) == len(shares):
+            break
+    return _sides(loads, part.tolist(), settings)
+
+
+def _sides(loads: pd.DataFrame, part: Sequence[int], settings: SplitSettings) -> list[dict[str, str]]:
     return [
-        {
-            str(group): "test" if p == fold else "val" if p == (fold + 1) % folds else "train"
-            for group, p in zip(loads.index, part, strict=True)
-        }
-        for fold in range(folds)
+        {str(group): side_of_part(p, fold, settings) for group, p in zip(loads.index, part, strict=True)}
+        for fold in range(settings.folds or 1)
     ]
 
 
-def _drawn_sides(loads: pd.DataFrame, settings: SplitSettings, seed: int) -> dict[str, str]:
+def _check_group_count(loads: pd.DataFrame, settings: SplitSettings) -> None:
+    """Raise DataError if there are fewer groups than parts."""
+    if settings.folds and len(loads) < settings.folds:
+        raise DataError(
+            f"prepare: {len(loads)} groups cannot make {settings.folds} folds with train, val and test groups; "
+            "lower split.folds or choose a finer corpus.group."
+        )
     if len(loads) < 3:
         raise DataError(
             f"prepare: {len(loads)} groups are too few for train, val and test; choose a finer corpus.group."
         )
-    rest = 1 - settings.test_fraction
-    shares = [rest * (1 - settings.val_fraction), rest * settings.val_fraction, settings.test_fraction]
-    part = deal(loads.to_numpy(), shares, derive_seed(seed, "sides"))
-    return {str(group): SPLITS[p] for group, p in zip(loads.index, part, strict=True)}
 
 
 def _given_sides(
-    usable: pd.DataFrame, given: "pd.Series[bool]", loads: pd.DataFrame, settings: SplitSettings, seed: int
+    usable: pd.DataFrame,
+    given: "pd.Series[bool]",
+    loads: pd.DataFrame,
+    settings: SplitSettings,
+    dataset: DatasetSettings,
+    seed: int,
 ) -> dict[str, str]:
     """The sides that the recordings sheet gives; validation groups are drawn from train if it names none."""
     if settings.folds:
         raise DataError("config: the recordings sheet gives a split, so split.folds must go (or the sheet's column).")
+    if dataset.fractions is not None:
+        raise DataError("config: the recordings sheet gives a split, so the dataset's fractions must go.")
     if not given.all():
         first = usable.loc[~given, "path"].iloc[0]
         raise DataError(f"recordings sheet: {(~given).sum()} labelled recordings have no split, the first is {first}.")
@@ -135,13 +177,3 @@ def _with_validation(loads: pd.DataFrame, settings: SplitSettings, seed: int) ->
     share = settings.val_fraction
     validated = deal(loads.to_numpy(), [share, 1 - share], seed) == 0
     return {str(group): "val" if v else "train" for group, v in zip(loads.index, validated, strict=True)}
-
-
-def _check_calls(fold: int, split: "pd.Series[str]", usable: pd.DataFrame, calls: pd.DataFrame) -> None:
-    with_calls = usable["recording_id"].isin(calls["recording_id"])
-    for side in SPLITS:
-        if not (with_calls & (split == side)).any():
-            raise DataError(
-                f"prepare: fold {fold} has no target call in its {side} recordings; "
-                "label more recordings, lower split.folds or choose a finer corpus.group."
-            )

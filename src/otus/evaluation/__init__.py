@@ -2,7 +2,7 @@
 
 from otus.evaluation.folds import FoldScores, read_fold
 from otus.evaluation.model import Evaluation, evaluate_model
-from otus.evaluation.tally import Judged, count_per_recording, judge, matched_pairs, summarise
+from otus.evaluation.tally import Judged, count_per_recording, judge, matched_pairs, settle, summarise
 
 __all__ = [
     "Evaluation",
@@ -13,5 +13,6 @@ __all__ = [
     "judge",
     "matched_pairs",
     "read_fold",
+    "settle",
     "summarise",
 ]

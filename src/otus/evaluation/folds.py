@@ -11,6 +11,7 @@ from otus.config import DecodingSettings
 from otus.errors import StageError
 from otus.scores import Logits, read_scores
 from otus.selections import DecodingPoint, decoding_grid
+from otus.sides import Spans, recordings_by_side, side_spans
 from otus.tables import read_table
 
 
@@ -18,7 +19,9 @@ from otus.tables import read_table
 class FoldScores:
     """Logits (2 * classes, frames) of the val and test recordings of one fold.
 
-    `recordings` has recording_id, group, duration_s and split (val | test).
+    `recordings` has recording_id, group, split (val | test) and duration_s (the time on that side), one row per
+    recording and split; `spans` tells for each split which time of its recordings that is. `leaky`: clips of one
+    recording may stand on several sides.
     """
 
     fold: int
@@ -27,6 +30,8 @@ class FoldScores:
     logits: Mapping[str, Logits]
     frame_hop_s: float
     grid: Sequence[DecodingPoint]
+    spans: Mapping[str, Mapping[str, Spans]]
+    leaky: bool
 
 
 def read_fold(
@@ -39,26 +44,30 @@ def read_fold(
     splits: pd.DataFrame,
     decoding: DecodingSettings,
 ) -> FoldScores:
-    """Return the scores of one fold; a recording with a failed chunk is left out.
+    """Return the scores of one fold, whose rows `splits` holds; a recording with a failed chunk is left out.
 
     Raises StageError if the items do not account for every val and test recording.
     """
     card = read_json(card_path)
     items = pd.concat([read_table(path, "items") for path in items_paths], ignore_index=True)
     whole = items.groupby("recording_id")["status"].agg(lambda s: bool((s == "ok").all()))
-    wanted = splits[splits["split"] != "train"]
+    sample_rates = recordings.set_index("recording_id")["sample_rate"]
+    sides = recordings_by_side(splits, sample_rates)
+    wanted = sides[sides["split"] != "train"]
     lost = sorted(set(wanted["recording_id"]) - set(whole.index))
     if lost:
         raise StageError(
             f"evaluate: the scores of fold {fold} do not mention {lost[0]} ({len(lost)} recordings); rerun predict."
         )
-    scored = wanted[wanted["recording_id"].map(whole)]
+    scored = wanted[wanted["recording_id"].map(whole)].reset_index(drop=True)
     logits, classes, frame_hop_s = read_scores(scores_paths, only=set(scored["recording_id"]))
     return FoldScores(
         fold=fold,
         classes=classes,
-        recordings=scored.merge(recordings[["recording_id", "duration_s"]], on="recording_id"),
+        recordings=scored,
         logits=logits,
         frame_hop_s=frame_hop_s,
         grid=decoding_grid(decoding, median_call_s=card["median_call_s"], short_call_s=card["short_call_s"]),
+        spans={split: side_spans(splits, sample_rates, split) for split in ("val", "test")},
+        leaky=bool(splits["leaky"].any()),
     )

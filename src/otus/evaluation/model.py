@@ -1,7 +1,7 @@
 """One model, all its folds: operating points from validation groups alone, then everything counted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import pandas as pd
 from otus.config import EvaluationSettings
 from otus.evaluation.folds import FoldScores
 from otus.evaluation.operating import OperatingPoint, ScoredRecording, choose_operating_point
-from otus.evaluation.tally import Judged, count_per_recording, judge, matched_pairs
+from otus.evaluation.tally import Judged, count_per_recording, matched_pairs, settle
 from otus.matching import Intervals
 from otus.selections import DecodingPoint, decode, logit
+from otus.sides import NOWHERE, Spans, rows_inside, unknown_spans
 from otus.tables import table
 
 LAYER = "cnn"
@@ -22,7 +23,8 @@ LAYER = "cnn"
 class Evaluation:
     """Tables of one model on the val and test recordings of all folds, and the chosen points by fold and label.
 
-    `selections` holds everything that the chosen decoding found, selected or not.
+    `selections` holds everything that the chosen decoding found, selected or not, except what is neither hit nor false
+    alarm because it is labelled unknown (judged at the IoU threshold that decides).
     """
 
     selections: pd.DataFrame
@@ -43,22 +45,28 @@ def evaluate_model(
 
     The point of a fold is chosen on validation recordings: its own network's and those of the other folds'
     networks, less every recording of a group that the fold tests. A handful of calls, as one fold has them, would
-    leave the threshold to chance.
+    leave the threshold to chance. Where clips of one recording stand on several sides (leaky), every group is tested
+    in every fold: the point is chosen on the validation time of the fold alone.
+
+    Calls and selections belong to the side in which their midpoint lies.
     """
     parts = []
     chosen: dict[int, dict[str, Any]] = {}
+    unknown = unknown_spans(annotations)
     for target, label in enumerate(classes):
         calls = annotations[annotations["label"] == label]
         for fold in folds:
             tested = set(fold.recordings.loc[fold.recordings["split"] == "test", "group"])
-            point = choose_operating_point(_validation(folds, target, len(classes), calls, tested), iou=settings.iou[0])
+            eligible = ([fold], set()) if fold.leaky else (folds, tested)
+            validation = _validation(*eligible, target, len(classes), calls, unknown)
+            point = choose_operating_point(validation, iou=settings.iou[0])
             decoding = fold.grid[point.decoding]
             chosen.setdefault(fold.fold, {})[label] = asdict(point) | {"decoding": asdict(decoding)}
+            keys = {"model": model, "layer": LAYER, "fold": fold.fold, "label": label, "leaky": fold.leaky}
+            found = _decode_all(fold, target, len(classes), decoding, f"{model}_f{fold.fold}_{label}_")
             for split in ("val", "test"):
-                here = fold.recordings[fold.recordings["split"] == split]
-                found = _decode_all(fold, here, target, len(classes), decoding)
-                keys = {"model": model, "layer": LAYER, "fold": fold.fold, "split": split, "label": label}
-                parts.append(_judge_split(found, calls, here, point, decoding, settings, keys))
+                everything = _on_side(found, calls, fold, split, unknown)
+                parts.append(_judge_split(everything, point, decoding, settings, keys | {"split": split}))
     return Evaluation(
         table("selections", pd.concat([p[0] for p in parts], ignore_index=True)),
         table("matches", pd.concat([p[1] for p in parts], ignore_index=True)),
@@ -68,62 +76,78 @@ def evaluate_model(
 
 
 def _validation(
-    folds: Sequence[FoldScores], target: int, n_classes: int, calls: pd.DataFrame, tested: set[str]
+    folds: Sequence[FoldScores],
+    tested: set[str],
+    target: int,
+    n_classes: int,
+    calls: pd.DataFrame,
+    unknown: Mapping[str, Spans],
 ) -> list[ScoredRecording]:
-    """The validation recordings of all folds whose groups are not in `tested`."""
+    """The validation recordings of the folds whose groups are not in `tested`."""
     found = []
     for fold in folds:
         own = fold.recordings[(fold.recordings["split"] == "val") & ~fold.recordings["group"].isin(tested)]
+        spans = fold.spans["val"]
+        calls_of = dict(list(calls[rows_inside(calls, spans)].groupby("recording_id")))
         for recording_id in own["recording_id"]:
-            logits, rows = fold.logits[recording_id], calls[calls["recording_id"] == recording_id]
-            truth = Intervals(rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float))
+            logits, rows = fold.logits[recording_id], calls_of.get(recording_id, calls.iloc[:0])
             found.append(
-                ScoredRecording(logits[target], logits[n_classes + target], fold.frame_hop_s, fold.grid, truth)
+                ScoredRecording(
+                    logits[target],
+                    logits[n_classes + target],
+                    fold.frame_hop_s,
+                    fold.grid,
+                    Intervals(rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float)),
+                    side=spans[recording_id],
+                    unknown=unknown.get(recording_id, NOWHERE),
+                )
             )
     return found
 
 
-def _decode_all(
-    fold: FoldScores, recordings: pd.DataFrame, target: int, n_classes: int, point: DecodingPoint
-) -> pd.DataFrame:
-    """All segments of one label in the recordings."""
+def _decode_all(fold: FoldScores, target: int, n_classes: int, point: DecodingPoint, prefix: str) -> pd.DataFrame:
+    """All segments of one label in the recordings of a fold, each recording once."""
     parts = [pd.DataFrame({c: [] for c in ("recording_id", "start_s", "end_s", "score", "peak_score")})]
-    for recording_id in recordings["recording_id"]:
+    for recording_id in fold.recordings["recording_id"].unique():
         logits = fold.logits[recording_id]
         found = decode(logits[target], logits[n_classes + target], fold.frame_hop_s, point)
         if len(found):
             parts.append(pd.DataFrame({"recording_id": recording_id, **asdict(found)}))
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+    frame = pd.concat(parts[1:] or parts, ignore_index=True)
+    number = frame.groupby("recording_id").cumcount().astype(str).str.zfill(5)
+    names = prefix + frame["recording_id"].astype(str) + "_s" + number
+    return frame.assign(rank=frame["peak_score"].astype(float), selection_id=names)
+
+
+def _on_side(
+    found: pd.DataFrame, calls: pd.DataFrame, fold: FoldScores, split: str, unknown: Mapping[str, Spans]
+) -> Judged:
+    """What of the segments and calls lies on one side, and the recordings there."""
+    here = fold.recordings[fold.recordings["split"] == split]
+    spans = {recording_id: fold.spans[split][recording_id] for recording_id in here["recording_id"]}
+    own = found[rows_inside(found, spans)].reset_index(drop=True)
+    return Judged(own, calls[rows_inside(calls, spans)], here, unknown)
 
 
 def _judge_split(
-    found: pd.DataFrame,
-    calls: pd.DataFrame,
-    recordings: pd.DataFrame,
+    everything: Judged,
     point: OperatingPoint,
     decoding: DecodingPoint,
     settings: EvaluationSettings,
     keys: Mapping[str, Any],
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Judge the segments of one split and label at the chosen threshold and at the fixed ones."""
-    found = found.assign(rank=found["peak_score"].astype(float))
-    number = found.groupby("recording_id").cumcount().astype(str).str.zfill(5)
-    prefix = f"{keys['model']}_f{keys['fold']}_{keys['label']}_"
-    found["selection_id"] = prefix + found["recording_id"].astype(str) + "_s" + number
-    truth = calls[calls["recording_id"].isin(recordings["recording_id"])]
-    everything = Judged(found, truth, recordings)
     threshold = logit(point.threshold)
     thresholds = {"selected": threshold, **{f"{t:.2f}": logit(t) for t in settings.thresholds}}
-    above = Judged(found[found["rank"] >= threshold], truth, recordings)
-    counts, matches = [], []
+    counts, matches, rows = [], [], []
     for iou in settings.iou:
-        hits = judge(everything, iou)
-        part = count_per_recording(everything, hits, thresholds, "selected").assign(**keys, iou=iou)
+        settled, hits = settle(everything, iou)
+        found = settled.selections
+        selected = found["rank"] >= threshold
+        part = count_per_recording(settled, hits, thresholds, "selected").assign(**keys, iou=iou)
         counts.append(part.assign(threshold=1.0 / (1.0 + np.exp(-part["threshold"].to_numpy(dtype=float)))))
+        above = replace(settled, selections=found[selected])
         matches.append(matched_pairs(above, iou).assign(**keys, iou_threshold=iou))
-        if iou == settings.iou[0]:
-            found["hit"] = hits
-    rows = found.drop(columns="rank").assign(
-        **keys, operating_point=decoding.name(), selected=found["rank"] >= threshold
-    )
-    return rows, pd.concat(matches, ignore_index=True), pd.concat(counts, ignore_index=True)
+        rows.append(found.drop(columns="rank").assign(**keys, selected=selected, hit=hits))
+    named = rows[0].assign(operating_point=decoding.name())
+    return named, pd.concat(matches, ignore_index=True), pd.concat(counts, ignore_index=True)

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otus.errors import StageError
-from otus.matching import Intervals, hits_in_order
+from otus.matching import Intervals
 from otus.metrics import Curve, average_precision, curve
 from otus.selections import DecodingPoint, decode, logit
+from otus.sides import EVERYWHERE, NOWHERE, Spans, judge_on_side
 
 #: Thresholds whose F1 is no further from the best than two calls are worth belong to its plateau, within limits.
 _PLATEAU_CALLS = 2
@@ -21,6 +22,7 @@ class ScoredRecording:
     """Frame logits of one label in one recording, its annotated calls of that label, and the model's grid.
 
     Durations in the grid scale with the training calls of the model, so grids differ slightly from fold to fold.
+    Selections count if their midpoint lies in `side`; no hit that lies in `unknown` is a false alarm.
     """
 
     activity: NDArray[np.float32]
@@ -28,6 +30,8 @@ class ScoredRecording:
     frame_hop_s: float
     grid: Sequence[DecodingPoint]
     calls: Intervals
+    side: Spans = EVERYWHERE
+    unknown: Spans = NOWHERE
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,9 @@ def _val_curve(recordings: Sequence[ScoredRecording], number: int, iou: float) -
     peaks, hits = [np.zeros(0)], [np.zeros(0, dtype=bool)]
     for recording in recordings:
         found = decode(recording.activity, recording.onset, recording.frame_hop_s, recording.grid[number])
-        order = np.argsort(-found.peak_score, kind="stable")
-        peaks.append(found.peak_score)
-        hits.append(hits_in_order(recording.calls, Intervals(found.start_s, found.end_s), order, iou))
+        peak, is_hit = judge_on_side(found, recording.calls, recording.side, recording.unknown, iou)
+        peaks.append(peak)
+        hits.append(is_hit)
     return curve(np.concatenate(peaks), np.concatenate(hits)), sum(len(r.calls) for r in recordings)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from otus.matching import Intervals, hits_in_order, match
 from otus.metrics import average_precision, bootstrap_scores, curve, precision_recall_f1, ratio
 from otus.seeds import derive_seed
+from otus.sides import Spans, mostly_unknown
 from otus.tables import table
 
 #: What tells rows of metrics apart, apart from the operating point.
 KEYS = ["model", "layer", "fold", "split", "label", "iou"]
+
+_LEAKY_NOTE = "leaky: clips of one recording stand on both sides"
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Judged:
     """Selections of one model, layer, fold, split and label with the score that ranks them.
 
     `selections` has recording_id, start_s, end_s and rank; `annotations` the calls of the same label; `recordings`
-    everything that was searched (recording_id, group, duration_s).
+    everything that was searched (recording_id, group, duration_s), each recording once; `unknown` the time of each
+    recording that is labelled unknown.
     """
 
     selections: pd.DataFrame
     annotations: pd.DataFrame
     recordings: pd.DataFrame
+    unknown: Mapping[str, Spans] = field(default_factory=dict)
 
 
 def judge(judged: Judged, iou: float) -> NDArray[np.bool_]:
@@ -42,6 +47,20 @@ def judge(judged: Judged, iou: float) -> NDArray[np.bool_]:
         order = np.argsort(-part["rank"].to_numpy(dtype=float), kind="stable")
         hits[rows] = hits_in_order(calls, _intervals(part), order, iou)
     return hits
+
+
+def settle(judged: Judged, iou: float) -> tuple[Judged, NDArray[np.bool_]]:
+    """Return the selections that count, and per selection whether it is a hit (as `judge` says).
+
+    No hit that lies in time labelled unknown, with half of its length or more, is left out: it is no false alarm.
+    """
+    hits = judge(judged, iou)
+    left_out = np.zeros(len(hits), dtype=bool)
+    for recording_id, rows in judged.selections.reset_index(drop=True).groupby("recording_id").indices.items():
+        if (unknown := judged.unknown.get(str(recording_id))) is not None:
+            found = _intervals(judged.selections.iloc[rows])
+            left_out[rows] = ~hits[rows] & mostly_unknown(unknown, found.start_s, found.end_s)
+    return replace(judged, selections=judged.selections[~left_out]), hits[~left_out]
 
 
 def count_per_recording(
@@ -132,7 +151,8 @@ def _pooled(part: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, Any]:
     )
     row: dict[str, Any] = {k: int(v) for k, v in sums.items()}
     row |= {"n_recordings": part["recording_id"].nunique(), "n_groups": part["group"].nunique(), "hours": hours}
-    row |= {"selected": bool(part["selected"].iloc[0]), "false_alarms_per_hour": ratio(row["fp"], hours)}
+    row |= {name: bool(part[name].iloc[0]) for name in ("selected", "leaky")}
+    row["false_alarms_per_hour"] = ratio(row["fp"], hours)
     thresholds = part["threshold"].unique()
     row["threshold"] = float(thresholds[0]) if len(thresholds) == 1 else math.nan
     for name in ("precision", "recall", "f1"):
@@ -144,7 +164,7 @@ def _pooled(part: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, Any]:
 
 def _note(part: pd.DataFrame, row: Mapping[str, Any]) -> str | None:
     """What a reader must know before trusting the row; None if there is nothing."""
-    notes = []
+    notes = [_LEAKY_NOTE] if row["leaky"] else []
     if row["n_gt"] == 0:
         notes.append("no annotated call: recall is undefined")
     elif row["n_gt"] < 10:
@@ -158,7 +178,7 @@ def _note(part: pd.DataFrame, row: Mapping[str, Any]) -> str | None:
 
 def _average_precision(rows: pd.DataFrame, counts: pd.DataFrame, key: tuple[Any, ...]) -> float:
     same = np.logical_and.reduce([counts[k] == v for k, v in zip(KEYS, key, strict=True)])
-    n_gt = int(counts[same].drop_duplicates("recording_id")["n_gt"].sum())
+    n_gt = int(counts[same & counts["selected"]]["n_gt"].sum())
     return average_precision(curve(rows["rank"].to_numpy(dtype=float), rows["hit"].to_numpy(dtype=bool)), n_gt)
 
 
@@ -206,6 +226,7 @@ def with_micro(counts: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     if len(labels) < 2:
         return counts
     keys = [*(k for k in KEYS if k != "label"), "operating_point", "recording_id", "group", "duration_s", "selected"]
+    keys += ["leaky"]
     sums = counts.groupby(keys, as_index=False)[["n_gt", "n_pred", "tp", "fp", "fn"]].sum()
     values = [precision_recall_f1(*row) for row in sums[["tp", "n_pred", "n_gt"]].itertuples(index=False)]
     sums[["precision", "recall", "f1"]] = np.asarray(values, dtype=float).reshape(-1, 3)

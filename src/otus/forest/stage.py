@@ -2,7 +2,8 @@
 
 With cross-validation, the forest of a fold is fitted on the selections of all other folds, each made by a network
 that never saw the recording (out-of-fold), and judges the test recordings of its fold. With a single split it is
-fitted on the validation selections. Either way no group is judged by a forest that saw it.
+fitted on the validation selections. Either way no group is judged by a forest that saw it, except in leaky dataset
+variants: if every fold tests every group there, the forest of a fold is fitted on the fold's own validation time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +16,13 @@ import pandas as pd
 
 from otus.audio import AudioInfo
 from otus.config import EvaluationSettings, ForestSettings
-from otus.evaluation.tally import Judged, count_per_recording, judge, matched_pairs
+from otus.evaluation.tally import Judged, count_per_recording, matched_pairs, settle
 from otus.forest.features import feature_names, selection_features
 from otus.forest.fitting import FoldForest, choose_threshold, fit_fold, importances
 from otus.forest.store import save_forest
 from otus.seeds import derive_seed
 from otus.selections import logit
+from otus.sides import Spans, rows_inside, side_spans, unknown_spans
 from otus.tables import table
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ LAYER = "cnn+rf"
 
 #: Where candidates begin between the permissive threshold (0) and the network's own (1), in logits.
 _STEPS = (1.0, 0.5, 0.0)
+
+#: A forest is fitted and its threshold chosen on at least so many groups.
+_FEWEST_GROUPS = 2
 
 #: How many calls a filter must be worth on the fitting side to be used, and the limits of that in F1.
 _MARGIN_CALLS = 2
@@ -63,6 +68,24 @@ class FilteredModel:
 
 
 @dataclass(frozen=True)
+class _Evidence:
+    """What the forests of all folds and labels are made from.
+
+    `searched` has one row per label, fold, split and recording that the network searched; `spans` the time of every
+    recording on a side of a fold, by (fold, split); `across`: forests are fitted on the other folds.
+    """
+
+    candidates: pd.DataFrame
+    features: np.ndarray
+    searched: pd.DataFrame
+    annotations: pd.DataFrame
+    unknown: Mapping[str, Spans]
+    spans: Mapping[tuple[int, str], Mapping[str, Spans]]
+    across: bool
+    leaky: bool
+
+
+@dataclass(frozen=True)
 class _Side:
     """Candidates (with hit, group and features) of one label, and the recordings and calls that they come from."""
 
@@ -70,6 +93,8 @@ class _Side:
     features: np.ndarray
     recordings: pd.DataFrame
     calls: pd.DataFrame
+    unknown: Mapping[str, Spans]
+    leaky: bool
 
 
 def filter_model(
@@ -78,6 +103,7 @@ def filter_model(
     counts: pd.DataFrame,
     recordings: pd.DataFrame,
     annotations: pd.DataFrame,
+    splits: pd.DataFrame,
     operating_points: Mapping[int, Mapping[str, Any]],
     *,
     targets: Sequence[str],
@@ -92,19 +118,25 @@ def filter_model(
     """Fit a forest per fold and label, and judge the filtered selections like those of the network.
 
     `selections` and `counts` are those of all folds of the model (layer cnn): what the network found, and which
-    recordings it searched; `operating_points` the chosen points by fold and label. The rows of split val are judged
-    by an inner cross-validation of the fitting rows.
+    recordings it searched; `splits` the table of the dataset variant; `operating_points` the chosen points by fold and
+    label. The rows of split val are judged by an inner cross-validation of the fitting rows.
     """
-    candidates = _candidates(selections, operating_points, settings, several_folds=len(operating_points) > 1)
     searched = counts[counts["selected"] & (counts["iou"] == evaluation.iou[0])]
+    across = _fits_across(searched)
+    candidates = _candidates(selections, operating_points, settings, across=across)
     group_of = searched.drop_duplicates("recording_id").set_index("recording_id")["group"]
     candidates["group"] = candidates["recording_id"].map(group_of)
     progress(f"{len(candidates)} candidate selections in {candidates['recording_id'].nunique()} recordings")
     features = _features(root, candidates, recordings, settings, window_s=window_s, low_hz=low_hz, high_hz=high_hz)
+    sides = _spans_of_folds(splits, recordings)
+    leaky = bool(searched["leaky"].any())
+    evidence = _Evidence(
+        candidates, features, searched, annotations, unknown_spans(annotations), sides, across=across, leaky=leaky
+    )
     parts, forests = [], []
     for fold in sorted(operating_points):
         for label in targets:
-            fitting, judged = _sides(fold, label, candidates, features, searched, annotations)
+            fitting, judged = _sides(fold, label, evidence)
             keys = {"model": str(counts["model"].iloc[0]), "fold": fold, "label": label}
             fitted, probabilities = _fit(keys, fitting, judged, settings, derive_seed(seed, fold, label))
             progress(f"fold {fold} {label}: {_in_words(fitted)}")
@@ -119,12 +151,35 @@ def filter_model(
     )
 
 
+def _fits_across(searched: pd.DataFrame) -> bool:
+    """Whether every forest can be fitted on test selections of the other folds.
+
+    Always with several folds, unless the dataset variant is leaky and a fold tests nearly all groups of the others.
+    """
+    several_folds = bool(searched["fold"].nunique() > 1)
+    if not several_folds or not searched["leaky"].any():
+        return several_folds
+    tested = searched[searched["split"] == "test"]
+    groups = {fold: set(rows["group"]) for fold, rows in tested.groupby("fold")}
+    others = {fold: set().union(*(g for f, g in groups.items() if f != fold)) for fold in groups}
+    return all(len(others[fold] - groups[fold]) >= _FEWEST_GROUPS for fold in groups)
+
+
+def _spans_of_folds(splits: pd.DataFrame, recordings: pd.DataFrame) -> dict[tuple[int, str], dict[str, Spans]]:
+    sample_rates = recordings.set_index("recording_id")["sample_rate"]
+    return {
+        (int(fold), split): side_spans(rows, sample_rates, split)
+        for fold, rows in splits.groupby("fold")
+        for split in ("val", "test")
+    }
+
+
 def _candidates(
     selections: pd.DataFrame,
     operating_points: Mapping[int, Mapping[str, Any]],
     settings: ForestSettings,
     *,
-    several_folds: bool,
+    across: bool,
 ) -> pd.DataFrame:
     """The selections that a forest may keep; `step` is where each lies between permissive (0) and chosen (1)."""
     parts = [selections.iloc[:0].assign(step=0.0)]
@@ -135,7 +190,7 @@ def _candidates(
         permissive = min(permissive, chosen)
         peak = rows["peak_score"].to_numpy(dtype=float)
         step = np.clip((peak - permissive) / max(chosen - permissive, 1e-9), -1.0, 1.0)
-        keep = (peak >= permissive) & ((rows["split"] == "test").to_numpy() | (not several_folds))
+        keep = (peak >= permissive) & ((rows["split"] == "test").to_numpy() | (not across))
         parts.append(rows.assign(step=np.where(peak >= chosen, 1.0, step))[keep])
     return pd.concat(parts, ignore_index=True).sort_values("selection_id", ignore_index=True)
 
@@ -163,26 +218,31 @@ def _features(
     return values
 
 
-def _sides(
-    fold: int,
-    label: str,
-    candidates: pd.DataFrame,
-    features: np.ndarray,
-    searched: pd.DataFrame,
-    annotations: pd.DataFrame,
-) -> tuple[_Side, _Side]:
-    """The fitting side and the judged side of a fold: disjoint in groups."""
-    own = searched[searched["label"] == label]
-    tested = own["split"] == "test"
-    fitted = tested & (own["fold"] != fold) if own["fold"].nunique() > 1 else ~tested
-    sides = []
-    for wanted in (own[fitted], own[tested & (own["fold"] == fold)]):
-        ids = set(wanted["recording_id"])
-        rows = (candidates["recording_id"].isin(ids) & (candidates["label"] == label)).to_numpy()
-        calls = annotations[annotations["recording_id"].isin(ids) & (annotations["label"] == label)]
-        part = candidates[rows].reset_index(drop=True)
-        sides.append(_Side(part, features[rows], wanted[["recording_id", "group", "duration_s"]], calls))
-    return sides[0], sides[1]
+def _sides(fold: int, label: str, evidence: _Evidence) -> tuple[_Side, _Side]:
+    """The fitting side and the judged side of a fold: disjoint in groups where that can be had."""
+    own = evidence.searched[evidence.searched["label"] == label]
+    judged = (own["split"] == "test") & (own["fold"] == fold)
+    if evidence.across:
+        tested_groups = set(own.loc[judged, "group"])
+        fitted = (own["split"] == "test") & (own["fold"] != fold) & ~own["group"].isin(tested_groups)
+    else:
+        fitted = (own["split"] == "val") & (own["fold"] == fold)
+    return _side(own[fitted], label, evidence), _side(own[judged], label, evidence)
+
+
+def _side(wanted: pd.DataFrame, label: str, evidence: _Evidence) -> _Side:
+    """What lies in the recordings of `wanted`, on the sides of the folds that its rows name."""
+    candidates, calls = evidence.candidates, evidence.annotations[evidence.annotations["label"] == label]
+    keys = ["fold", "split", "recording_id"]
+    among = pd.MultiIndex.from_frame(candidates[keys]).isin(pd.MultiIndex.from_frame(wanted[keys]))
+    rows = np.asarray(among) & (candidates["label"] == label).to_numpy(dtype=bool)
+    inside = np.zeros(len(calls), dtype=bool)
+    for (fold, split), part in wanted.groupby(["fold", "split"]):
+        spans = evidence.spans[int(fold), split]
+        inside |= rows_inside(calls, {recording_id: spans[recording_id] for recording_id in part["recording_id"]})
+    recordings = wanted.groupby(["recording_id", "group"], sort=False, as_index=False)["duration_s"].sum()
+    part = candidates[rows].reset_index(drop=True)
+    return _Side(part, evidence.features[rows], recordings, calls[inside], evidence.unknown, evidence.leaky)
 
 
 def _fit(
@@ -242,19 +302,19 @@ def _judge(
     among = side.candidates["step"].to_numpy(dtype=float) >= fitted.candidate_step
     found = side.candidates[among].drop(columns=["step", "group"]).assign(rank=probability[among])
     keys = {"model": fitted.model, "layer": LAYER, "fold": fitted.fold, "split": split, "label": fitted.label}
-    everything = Judged(found, side.calls, side.recordings)
+    keys["leaky"] = side.leaky
+    everything = Judged(found, side.calls, side.recordings, side.unknown)
     thresholds = {"selected": fitted.threshold, **{f"{t:.2f}": t for t in evaluation.thresholds}}
-    above = Judged(found[found["rank"] >= fitted.threshold], side.calls, side.recordings)
-    counts, matches = [], []
+    counts, matches, rows = [], [], []
     for iou in evaluation.iou:
-        hits = judge(everything, iou)
-        counts.append(count_per_recording(everything, hits, thresholds, "selected").assign(**keys, iou=iou))
+        settled, hits = settle(everything, iou)
+        selected = settled.selections["rank"] >= fitted.threshold
+        counts.append(count_per_recording(settled, hits, thresholds, "selected").assign(**keys, iou=iou))
+        above = replace(settled, selections=settled.selections[selected])
         matches.append(matched_pairs(above, iou).assign(**keys, iou_threshold=iou))
-        if iou == evaluation.iou[0]:
-            found = found.assign(hit=hits)
-    selected = found["rank"] >= fitted.threshold
-    rows = found.drop(columns="rank").assign(**keys, selected=selected, rf_probability=probability[among])
-    return rows, pd.concat(matches, ignore_index=True), pd.concat(counts, ignore_index=True)
+        judged = settled.selections.assign(rf_probability=settled.selections["rank"]).drop(columns="rank")
+        rows.append(judged.assign(**keys, selected=selected, hit=hits))
+    return rows[0], pd.concat(matches, ignore_index=True), pd.concat(counts, ignore_index=True)
 
 
 def save_forests(folder: Path, forests: Sequence[FittedForest], settings: ForestSettings) -> list[dict[str, Any]]:

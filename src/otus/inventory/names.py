@@ -1,14 +1,18 @@
-"""What a recording's path says: its id, its group, and when it began."""
+"""What a recording's path says: its id, its group, where and by what it was made, and when it began."""
 
 import datetime
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from otus.config import NamePattern
 from otus.errors import DataError
 from otus.fingerprint import is_audio
+
+#: Flags of a recording whose path does not say what corpus.names is to read from it.
+NO_DATE, NO_PATTERN = "no date in the name can be read", "fits no name pattern"
 
 _LONGEST_ID = 120
 _YEAR, _TWO = r"(?P<year>(?:19|20)\d\d)", r"(\d\d)"
@@ -34,24 +38,22 @@ def recording_ids(paths: Iterable[str]) -> dict[str, str]:
     }
 
 
+def safe_id(name: str) -> str:
+    """Return the name of something that is no file of the corpus as an id: with a digest if it had to be changed."""
+    plain, exact = _plain_id(name)
+    return plain if exact and len(plain) <= _LONGEST_ID else _with_digest(plain, name)
+
+
 def group_of(path: str, recording_id: str, rule: str) -> str:
     """Return the group of a recording under `corpus.group`: its id, its folder, or what a regular expression finds.
 
-    Raises DataError if `rule` is no regular expression with a group named `group`, or finds nothing in `path`.
+    Raises DataError if the expression finds nothing in `path`.
     """
     if rule == "recording":
         return recording_id
     if rule == "folder":
-        return str(PurePosixPath(path).parent)
-    try:
-        expression = re.compile(rule)
-    except re.error as error:
-        raise DataError(f"corpus.group: '{rule}' is no valid regular expression ({error}); correct it.") from error
-    if "group" not in expression.groupindex:
-        raise DataError(
-            f"corpus.group: '{rule}' is neither 'recording' nor 'folder' nor a regular expression with (?P<group>...)."
-        )
-    match = expression.search(path)
+        return path.rpartition("/")[0] or "."
+    match = re.search(rule, path)
     if match is None or not match["group"]:
         raise DataError(
             f"{path}: corpus.group '{rule}' finds no group in this path; widen the expression or name the group in "
@@ -60,20 +62,63 @@ def group_of(path: str, recording_id: str, rule: str) -> str:
     return match["group"]
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where, by what and when a recording was made, as far as its path says; `flag` is what is odd about the path."""
+
+    site: str | None
+    recorder: str | None
+    start_time: str | None
+    flag: str | None = None
+
+
+def origin_of(path: str, patterns: Sequence[NamePattern]) -> Origin:
+    """Return what `path` says under the first of `patterns` that fits it.
+
+    A pattern without a group `time`, or none that fits, leaves the usual time in the file name; see start_time.
+    """
+    if not patterns:
+        return Origin(None, None, start_time(path))
+    for layout in patterns:
+        match = re.search(layout.pattern, path)
+        if match is None:
+            continue
+        found = match.groupdict()
+        site, recorder = found.get("site") or None, found.get("recorder") or None
+        if "time" not in found:
+            return Origin(site, recorder, start_time(path))
+        began = _moment(found["time"] or "", layout.time_format)
+        return Origin(site, recorder, began, None if began else NO_DATE)
+    return Origin(None, None, start_time(path), NO_PATTERN)
+
+
 def start_time(path: str) -> str | None:
     """Return when the recording began, as ISO text with the zone if the file name gives one; None if it gives no time.
 
     A date without a time of day is not enough, and 2021-02-30 is no date.
     """
-    name = PurePosixPath(path).name
-    stem = name.rpartition(".")[0] if is_audio(name) else name
+    name = path.rpartition("/")[2]
+    return _usual_moment(name.rpartition(".")[0] if is_audio(name) else name)
+
+
+def _moment(text: str, time_format: str | None) -> str | None:
+    """The moment that `text` names, as ISO text, in a format of strptime or in a usual form."""
+    if time_format is None:
+        return _usual_moment(text)
+    try:
+        return datetime.datetime.strptime(text, time_format).isoformat()
+    except ValueError:
+        return None
+
+
+def _usual_moment(text: str) -> str | None:
     for clock in _CLOCKS:
-        for match in clock.finditer(stem):
+        for match in clock.finditer(text):
             try:
                 moment = datetime.datetime(*map(int, match.groups()))  # type: ignore[arg-type]
             except ValueError:
                 continue
-            return moment.isoformat() + _zone(stem[match.end(match.lastindex or 0) :], stem[match.start() :])
+            return moment.isoformat() + _zone(text[match.end(match.lastindex or 0) :], text[match.start() :])
     return None
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otus.annotations.pairing import RecordingIndex, recording_named
-from otus.annotations.text import key, read_text, separated, sniff_separator
+from otus.annotations.text import excerpt, key, listed, read_text, separated, sniff_separator
 from otus.errors import DataError
 from otus.inventory.recordings import Quarantined
 
@@ -25,14 +25,14 @@ def read_sheet(root: Path, path: str, index: RecordingIndex) -> tuple[dict[str, 
     """Return what the sheet at `path` below `root` says of each kept recording, and its rows that name none.
 
     Raises DataError if the column `recording` is missing, a split is none of train, val and test, or two rows give
-    one recording, or byte-identical copies of it, different groups, sites or splits.
+    one recording, or copies of it, different groups, sites or splits.
     """
     text = read_text(root / path)
     separator = sniff_separator(text)
     lines = separated(text, separator or ",", quoted=True)
     header = [key(cell) for cell in lines[0][1]] if lines else []
     if "recording" not in header:
-        found = ", ".join(lines[0][1]) if lines else "none"
+        found = listed(lines[0][1]) if lines else "none"
         raise DataError(f"{path}: the recordings sheet has no column 'recording' (columns: {found}); add it.")
     entries: dict[str, SheetEntry] = {}
     unknown: list[Quarantined] = []
@@ -40,7 +40,9 @@ def read_sheet(root: Path, path: str, index: RecordingIndex) -> tuple[dict[str, 
         named = {name: cells[i] if i < len(cells) else "" for i, name in reversed(list(enumerate(header)))}
         split = named.get("split", "").lower() or None
         if split is not None and split not in _SPLITS:
-            raise DataError(f"{path}, row {row}: the split '{named['split']}' is none of train, val and test.")
+            raise DataError(
+                f"{path}, row {row}: the split '{excerpt(named['split'])}' is none of train, val and test; correct it."
+            )
         found_recording = recording_named(index, named["recording"], path)
         if found_recording.recording is None:
             unknown.append(Quarantined("sheet", path, row, found_recording.reason, found_recording.remedy))
@@ -49,7 +51,7 @@ def read_sheet(root: Path, path: str, index: RecordingIndex) -> tuple[dict[str, 
         first = entries.setdefault(found_recording.recording, entry)
         if (first.group, first.site, first.split) != (entry.group, entry.site, entry.split):
             raise DataError(
-                f"{path}, row {row}: '{named['recording']}' is the same recording as in row {first.row} (same file or "
-                "byte-identical) but has another group, site or split; make the two rows agree."
+                f"{path}, row {row}: '{named['recording']}' is the same recording as in row {first.row} (the same file "
+                "or a copy of it) but has another group, site or split; make the two rows agree."
             )
     return entries, unknown

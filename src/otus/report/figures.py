@@ -71,6 +71,7 @@ def precision_recall_svg(curves: pd.DataFrame, metrics: pd.DataFrame) -> str:
     labels = list(dict.fromkeys([*board["label"], *points["label"]]))
     labels = [label for label in labels if points["label"].eq(label).any()]
     lines = list(dict.fromkeys([*_pairs(board), *_pairs(points)]))[:MAX_CURVES]
+    marks = dict.fromkeys(points.loc[points["leaky"].eq(True), "model"], " (leaky)")
     models = list(dict.fromkeys(model for model, _ in lines))
     columns = min(2, len(labels))
     rows = -(-len(labels) // columns)
@@ -88,7 +89,9 @@ def precision_recall_svg(curves: pd.DataFrame, metrics: pd.DataFrame) -> str:
                 axes.plot(
                     chosen["recall"], chosen["precision"], "o", ms=7, color=style["color"], mec=_INK, mew=0.8, zorder=4
                 )
-        handles = [Line2D([], [], label=f"{m}, {y}", **_line_style(models.index(m), y)) for m, y in lines]
+        handles = [
+            Line2D([], [], label=f"{m}, {y}{marks.get(m, '')}", **_line_style(models.index(m), y)) for m, y in lines
+        ]
         handles.append(Line2D([], [], ls="", marker="o", color=_FAINT, mec=_INK, label="operating point chosen"))
         figure.legend(handles=handles, loc="outside lower left", ncols=1 if columns == 1 else 2, frameon=False)
         return _svg(figure, "curve-")

@@ -13,6 +13,11 @@ import pandas as pd
 MICRO = "micro"
 #: The fold of the rows that pool the test recordings of all folds.
 POOLED = "pooled"
+#: What stands below every leader board that has a leaky row.
+LEAKY = (
+    "A leaky model learned from clips of the very recordings that it is tested on. Its numbers are too good for new "
+    "recordings, so it stands below the others, whatever its F1."
+)
 
 _COLUMNS = 100  # of a terminal
 _HEAD = ("model", "layer", "label", "F1 [95 % int.]", "prec.", "recall", "tp/fp/fn", "FA/h", "rec.")
@@ -34,7 +39,7 @@ def at_iou(frame: pd.DataFrame, column: str, iou: float | None) -> pd.DataFrame:
 
 
 def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Return the headline rows of table metrics, best F1 first, rows without an F1 last.
+    """Return the headline rows of table metrics: leak-free models first, best F1 first, rows without an F1 last.
 
     A headline row is pooled over the folds, on test recordings, at the operating point that was chosen on
     validation groups and at the first IoU threshold.
@@ -42,8 +47,12 @@ def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
     rows = at_iou(metrics, "iou", deciding_iou(metrics))
     rows = rows[rows["fold"].eq(POOLED) & rows["split"].eq("test") & rows["selected"].eq(True)]
     return rows.sort_values(
-        ["f1", "model", "layer", "label"], ascending=[False, True, True, True], na_position="last", kind="stable"
-    ).reset_index(drop=True)
+        ["leaky", "f1", "model", "layer", "label"],
+        ascending=[True, False, True, True, True],
+        na_position="last",
+        kind="stable",
+        ignore_index=True,
+    )
 
 
 def number(value: Any, digits: int = 2, missing: str = "-") -> str:
@@ -71,11 +80,14 @@ def noted_rows(board: pd.DataFrame) -> dict[str, list[str]]:
 def leaderboard_text(metrics: pd.DataFrame, report_path: str | Path) -> str:
     """Return the leader board as aligned plain text of at most 100 columns, then the notes, then the report's path.
 
-    Only the line with the path may be longer. Missing numbers are printed as '-'.
+    Leaky models are marked and stand last. Only the line with the path may be longer. Missing numbers are printed
+    as '-'.
     """
     board = leaderboard(metrics)
     if len(board):
         lines = _aligned([_HEAD, *(_cells(row) for row in board.to_dict("records"))])
+        if board["leaky"].any():
+            lines += textwrap.wrap(LEAKY, _COLUMNS)
     else:
         lines = ["No test results: the metrics table has no pooled test row at a chosen operating point."]
     for note, rows in noted_rows(board).items():
@@ -87,7 +99,7 @@ def leaderboard_text(metrics: pd.DataFrame, report_path: str | Path) -> str:
 def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
     return (
         _printable(row["model"]),
-        _printable(row["layer"]),
+        _printable(row["layer"]) + (", leaky" if row["leaky"] else ""),
         _printable(row["label"]),
         with_interval(row, "f1"),
         number(row["precision"]),

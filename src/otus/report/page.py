@@ -12,11 +12,13 @@ from markupsafe import Markup
 
 import otus
 from otus.atomic import write_text
+from otus.config import UNKNOWN
 from otus.config.settings import ReportSettings
 from otus.report import results
 from otus.report.examples import Example, View, choose_examples, draw_example, marks_of
 from otus.report.figures import MAX_CURVES, counts_svg, precision_recall_svg
-from otus.report.leaderboard import MICRO, at_iou, deciding_iou, leaderboard
+from otus.report.leaderboard import LEAKY, MICRO, POOLED, at_iou, deciding_iou, leaderboard
+from otus.report.leakage import leakage_sentences, leakage_table
 from otus.report.results import Table, amount, cell
 
 _FIRST_ROWS = 50  # of quarantine and of failed chunks
@@ -46,7 +48,8 @@ _OUTCOMES = (
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything that the report is made from; the tables are those of otus.tables, all models one below the other.
+    """Everything that the report is made from; the tables are those of otus.tables, all models one below the other
+    (`leakage`: all dataset variants).
 
     `date` is printed as it is given. `window_s`, `low_hz` and `high_hz` set the spectrograms of the examples
     (None = 512 samples, 0 Hz, half the sample rate).
@@ -66,6 +69,7 @@ class ReportContent:
     curves: pd.DataFrame
     matches: pd.DataFrame
     items: pd.DataFrame
+    leakage: pd.DataFrame
     settings: ReportSettings = field(default_factory=ReportSettings)
     window_s: float | None = None
     low_hz: float | None = None
@@ -80,7 +84,7 @@ def write_report(path: str | Path, content: ReportContent) -> None:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(resources.files(__package__).joinpath("template.html").read_text("utf-8"))
+    template = environment.from_string(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
     write_text(path, template.render(_view(content)))
 
 
@@ -100,10 +104,11 @@ def _view(content: ReportContent) -> dict[str, Any]:
             ("Config", content.config_digest),
         ],
         "headline": results.headline(best, content.metrics) if best is not None else None,
-        "best": f"{best['model']}, {best['layer']}" if best is not None else None,
+        "best": f"{results.model_name(best)}, {best['layer']}" if best is not None else None,
         "iou": f"{deciding_iou(content.metrics) or 0.0:g}",
         "notes": results.notes(board),
         "board": results.board_table(board),
+        "leaky": LEAKY if board["leaky"].any() else None,
         "timing": results.timing_table(board),
         "forest": results.forest_table(board),
         "folds": results.fold_tables(content.metrics, board),
@@ -113,6 +118,8 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "counts": Markup(counts_svg(per_recording)),
         "per_recording": _recordings_table(content, per_recording),
         "examples": _examples(content, best),
+        "leakage_verdicts": leakage_sentences(content.leakage),
+        "leakage": leakage_table(content.leakage),
         **_what_went_in(content),
     }
 
@@ -123,9 +130,7 @@ def _per_recording(content: ReportContent, best: dict[str, Any] | None) -> pd.Da
     if best is None:
         return rows.iloc[:0]
     rows = rows[rows["model"].eq(best["model"]) & rows["layer"].eq(best["layer"]) & rows["selected"].eq(True)]
-    rows = rows[rows["split"].eq("test") & rows["label"].ne(MICRO)]
-    # A recording is tested in one fold, but the table may hold its row once more, pooled.
-    return rows.drop_duplicates(["recording_id", "label"])
+    return rows[rows["split"].eq("test") & rows["fold"].eq(POOLED) & rows["label"].ne(MICRO)]
 
 
 def _recordings_table(content: ReportContent, rows: pd.DataFrame) -> Table | None:
@@ -211,7 +216,7 @@ def _labels_table(content: ReportContent) -> Table | None:
     lengths = content.annotations.assign(length_s=content.annotations["end_s"] - content.annotations["start_s"])
     body = []
     for label, rows in lengths.groupby("label", sort=True):
-        role = "target" if label in content.targets else "other"
+        role = "target" if label in content.targets else "left out" if label == UNKNOWN else "other"
         spread = " / ".join(cell(rows["length_s"].quantile(q)) for q in (0.05, 0.5, 0.95))
         band = "–".join(cell(rows[side].agg(how) / 1000, 1) for side, how in (("low_hz", "min"), ("high_hz", "max")))
         known = "–" if rows[["low_hz", "high_hz"]].isna().to_numpy().all() else band

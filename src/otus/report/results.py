@@ -42,8 +42,16 @@ def amount(n: Any, noun: str) -> str:
     return f"{cell(n, 0)} {noun}{'' if cell(n, 0) == '1' else 's'}"
 
 
+def model_name(row: Row) -> str:
+    """Return the model of a row of metrics, marked if it is leaky."""
+    return f"{row['model']} (leaky)" if row["leaky"] else str(row["model"])
+
+
 def best_row(board: pd.DataFrame) -> dict[str, Any] | None:
-    """Return the first row of the leader board, of the rows over all labels where there are several labels."""
+    """Return the first row of the leader board, of the rows over all labels where there are several labels.
+
+    It is leaky only if all models are.
+    """
     over_all = board[board["label"].eq(MICRO)]
     rows = (over_all if len(over_all) else board).to_dict("records")
     return {str(key): value for key, value in rows[0].items()} if rows else None
@@ -55,17 +63,22 @@ def headline(row: Row, metrics: pd.DataFrame) -> dict[str, str]:
     calls = "annotated call" if row["label"] == MICRO else f"annotated {row['label']} call"
     labels = metrics.loc[metrics["label"].ne(MICRO), "label"].nunique()
     of_labels = f" of {labels} labels" if row["label"] == MICRO else ""
+    blind = "each scored by a model that never saw it."
+    if row["leaky"]:
+        blind = "scored by a model that learned from other clips of the same recordings (leaky)."
     scope = (
         f"on {amount(row['n_gt'], calls)}{of_labels} in {amount(row['n_recordings'], 'recording')} "
-        f"({cell(row['hours'])} h, {amount(row['n_groups'], 'group')}), each scored by a model that never saw it."
+        f"({cell(row['hours'])} h, {amount(row['n_groups'], 'group')}), {blind}"
     )
     folds = metrics.loc[metrics["split"].eq("test") & metrics["fold"].ne(POOLED), "fold"].nunique()
-    how = f"cross-validated over {folds} folds" if folds > 1 else "tested on groups that were held out"
+    held_out = "clips" if row["leaky"] else "groups"
+    how = f"cross-validated over {folds} folds" if folds > 1 else f"tested on {held_out} that were held out"
     layer = "the network and the forest behind it" if "+" in str(row["layer"]) else "the network alone"
+    found = f"found {cell(row['tp'], 0)} of {cell(row['n_gt'], 0)} calls (recall {with_interval(row, 'recall', _NONE)})"
     detail = (
-        f"Model {row['model']} ({row['layer']}: {layer}), {how}, found {cell(row['tp'], 0)} of {cell(row['n_gt'], 0)} "
-        f"calls (recall {with_interval(row, 'recall', _NONE)}). Of its {amount(row['n_pred'], 'selection')}, "
-        f"{cell(row['fp'], 0)} matched no annotation (precision {with_interval(row, 'precision', _NONE)}): "
+        f"Model {model_name(row)} ({row['layer']}: {layer}), {how}, {found}. "
+        f"Of its {amount(row['n_pred'], 'selection')}, {cell(row['fp'], 0)} matched no annotation "
+        f"(precision {with_interval(row, 'precision', _NONE)}): "
         f"{cell(row['false_alarms_per_hour'], 1)} false alarms per hour."
     )
     return {"figure": figure, "scope": scope, "detail": detail}
@@ -111,7 +124,10 @@ def _by_model(board: pd.DataFrame, columns: Sequence[str], body: Sequence[Sequen
         return None
     key = ("model", "layer", "label")
     names = board.to_dict("records")
-    rows = [[*(cell(row[name]) for name in key), *cells] for row, cells in zip(names, body, strict=True)]
+    rows = [
+        [model_name(row), cell(row["layer"]), cell(row["label"]), *cells]
+        for row, cells in zip(names, body, strict=True)
+    ]
     strong = frozenset(i for i, row in enumerate(names) if all(row[name] == best[name] for name in key))
     return Table(["Model", "Layer", "Label", *columns], rows, text_columns=3, strong=strong)
 
@@ -128,7 +144,8 @@ def forest_table(board: pd.DataFrame) -> Table | None:
         counts = [
             cell(row[name], 0) if row else _NONE for name in ("tp", "fp") for row in pair
         ]  # hits before and after, false alarms before and after
-        body.append([cell(model), cell(label), *f1, *counts])
+        named = next(row for row in pair if row)
+        body.append([model_name(named), cell(label), *f1, *counts])
     columns = ["Model", "Label", "F1, cnn", "F1, cnn+rf", "Hits, cnn", "Hits, cnn+rf"]
     return Table([*columns, "False alarms, cnn", "False alarms, cnn+rf"], body, text_columns=2)
 
@@ -190,7 +207,7 @@ def _of(metrics: pd.DataFrame, row: Row) -> pd.DataFrame:
 
 
 def _title(row: Row) -> str:
-    return f"{row['model']}, {row['layer']}, {'all labels (micro)' if row['label'] == MICRO else row['label']}"
+    return f"{model_name(row)}, {row['layer']}, {'all labels (micro)' if row['label'] == MICRO else row['label']}"
 
 
 def _fold_order(fold: str) -> tuple[bool, int, str]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from otus.config import CorpusSettings
+from otus.config import CorpusSettings, SoundscapeSettings
 from otus.errors import DataError
 from otus.fingerprint import CorpusFiles, FoundFile, seen_files
 
@@ -50,6 +50,9 @@ class CorpusSize:
     counted: bool
 
 
+#: The folds of ESC-10, as good a guess as any.
+_PARTS = 5
+
 #: A corpus of which nothing is known, because its folder is not there.
 UNKNOWN = CorpusSize(0, 0.0, 0.0, 0.0, _SAMPLE_RATE, 0, 0, None, False)
 
@@ -77,11 +80,31 @@ def corpus_size(inventory: Path, settings: CorpusSettings) -> CorpusSize:
             short_call_s=_DEMO_SHORT_CALL_S,
             counted=False,
         )
+    if settings.soundscapes is not None:
+        return _of_soundscapes(settings.soundscapes, settings.targets)
     try:
         root = Path(settings.root)
         return _guessed(root, seen_files(root, settings), settings.unlabelled)
     except (DataError, OSError):
         return UNKNOWN
+
+
+def _of_soundscapes(settings: SoundscapeSettings, targets: Collection[str]) -> CorpusSize:
+    """What will be built, if the clips come in a usual number of parts."""
+    recordings = settings.recordings_per_part * (_PARTS if settings.part else 1)
+    hours = recordings * settings.duration_s / 3600
+    rates = {event.label or name: event.rate_per_min for name, event in settings.events.items()}
+    return CorpusSize(
+        recordings=recordings,
+        hours=hours,
+        labelled_hours=hours,
+        longest_h=settings.duration_s / 3600,
+        sample_rate=settings.sample_rate,
+        rows=round(60 * hours * sum(rates.values())),
+        calls=round(60 * hours * sum(rate for label, rate in rates.items() if label in targets)),
+        short_call_s=None,
+        counted=False,
+    )
 
 
 def _counted(inventory: Path, targets: Collection[str]) -> CorpusSize:

@@ -22,8 +22,11 @@ from otus.resources.workload import Workload
 #: The stage of every rule, in the order of the stages.
 STAGES = {
     "make_demo_corpus": "demo",
+    "build_soundscapes": "soundscapes",
     "take_inventory": "inventory",
+    "write_inventory_page": "inventory",
     "make_dataset": "prepare",
+    "describe_dataset": "prepare",
     "make_chunks": "chunk",
     "train_model": "train",
     "predict_shard": "predict",
@@ -37,7 +40,7 @@ STAGES = {
 _ASSUMED_WAIT_S = 90.0
 
 #: Rules whose jobs the driver runs itself; as in rules/driver.smk.
-LOCAL_RULES = frozenset({"make_chunks", "merge_metrics", "write_report"})
+LOCAL_RULES = frozenset({"make_chunks", "merge_metrics", "write_inventory_page", "write_report"})
 
 _HEADER = "output_file\tdate\trule\tlog-file(s)\tstatus\tplan"
 

@@ -30,8 +30,9 @@ _SCORE_BYTES, _TABLE_ROW_BYTES, _WEIGHTS_MB = 6, 100, 0.55
 _SUBLINEAR = 0.7
 _ACTIVATION_MB = 150.0
 
-#: Cuts in an epoch of a small corpus; as in otus.training.cuts, which is too heavy to import here.
-_FEWEST_CUTS = 160
+#: Cuts in an epoch of a small corpus, samples whose spectra are computed at once; as in otus.training.cuts, which is
+#: too heavy to import here.
+_FEWEST_CUTS, _BLOCK_SAMPLES = 160, 2**22
 
 #: Bytes held per unit (benchmarks/resources.py --parts): a sample while its spectrum is computed, a clip of a fold, a
 #: count of a recording, a candidate selection, a row of the inventory, a frame whose scores are read, a logit.
@@ -64,7 +65,10 @@ class Load:
 WORK_UNITS = {
     "make_demo_corpus": "hours of audio made",
     "take_inventory": "hours of audio inspected",
-    "make_dataset": "thousand noise clips, each drawn from 10,000 free slots",
+    "make_dataset": "thousand clips of all folds",
+    "describe_dataset": "thousand clips of all folds; a picture or sound counts for 75",
+    "write_inventory_page": "thousand recordings and annotations",
+    "build_soundscapes": "hours of audio made",
     "make_chunks": "hours of audio divided",
     "train_model": "hours of audio at a 10 ms hop through the default network",
     "predict_shard": "hours of audio at a 10 ms hop through the default network",
@@ -135,7 +139,7 @@ class _Job:
     @property
     def clips(self) -> float:
         """Clips of all folds: target calls, labelled confusers, mined noise."""
-        return self.folds * (self.size.rows + self.dataset.noise_per_target * self.size.calls)
+        return self.folds * (self.size.rows + self.dataset.noise_share * self.size.calls)
 
     def counts(self) -> float:
         """Rows of the counts of one model: recordings of all folds at all thresholds, of both layers."""
@@ -168,14 +172,30 @@ def _take_inventory(job: _Job) -> Load:
 
 
 def _make_dataset(job: _Job) -> Load:
-    """Every noise clip is drawn from a list of free slots that grows with every clip."""
-    drawn = job.dataset.noise_per_target * job.size.calls
-    slots = job.size.recordings + job.size.rows + drawn / 2
+    rows = job.size.recordings + job.size.rows
+    return Load(job.clips / 1000, 0.0, (job.clips * _CLIP_BYTES + rows * _ROW_BYTES) / _MB)
+
+
+def _describe_dataset(job: _Job) -> Load:
+    """Lists and tables of all clips; what is drawn or cut out is read clip by clip."""
+    files, rows = job.config.clip_files, job.size.recordings + job.size.rows
+    made = job.clips / job.folds * ((files.spectrograms is not None) + files.audio)
     return Load(
-        work=drawn / 1000 * (0.5 + slots / 10_000),
-        read_h=0.0,
-        data_mb=job.clips * _CLIP_BYTES / _MB,
+        work=(job.clips + 75 * made) / 1000,
+        read_h=made / 3600,
+        data_mb=(job.clips * _CLIP_BYTES + rows * _ROW_BYTES) / _MB,
     )
+
+
+def _write_inventory_page(job: _Job) -> Load:
+    rows = job.size.recordings + job.size.rows
+    return Load(rows / 1000, 0.0, rows * _ROW_BYTES / _MB)
+
+
+def _build_soundscapes(job: _Job) -> Load:
+    """Held are the clips of a part and a block of audio, whatever the length."""
+    made = job.config.corpus.soundscapes
+    return Load(job.size.hours, 0.0, 0.0) if made else Load(0.0, 0.0, 0.0)
 
 
 def _make_chunks(job: _Job) -> Load:
@@ -198,13 +218,13 @@ def _train_model(job: _Job) -> Load:
     again = trained * _beyond(train_mb, train_room) + validated * _beyond(val_mb, val_room)
     read_h = job.with_profiles(train_h + val_h) + again * job.hop_s / 3600
     decodings = validated * job.classes * _grid(job.config) * _DECODED
-    whole = size.longest_h if job.frames(size.longest_h) * frame_mb <= train_room else 0.0
+    block = min(3600 * size.longest_h * size.sample_rate, _BLOCK_SAMPLES)  # what is kept is computed block by block
     return Load(
         work=job.network(trained * _TRAINED + validated) + job.spectra(read_h) + decodings / _HOUR_FRAMES,
         read_h=read_h,
         data_mb=min(train_mb, train_room)
         + min(val_mb, val_room)
-        + max(_profile_mb(job), whole * 3600 * size.sample_rate * _SAMPLE_BYTES / _MB)
+        + max(_profile_mb(job), block * _SAMPLE_BYTES / _MB)
         + job.frames(val_h) * 2 * job.classes * _LOGIT_BYTES / _MB
         + job.clips * _CLIP_BYTES / _MB,
     )
@@ -253,6 +273,10 @@ def _disk_mb(rule: str, job: _Job) -> float:
     """What the outputs of a job take on disk, at most."""
     if rule == "make_demo_corpus" and job.config.corpus.demo is not None:
         return job.size.hours * 3600 * 2 * job.size.sample_rate / _MB
+    if rule == "build_soundscapes":
+        return job.size.hours * 3600 * 2 * job.size.sample_rate / _MB
+    if rule == "describe_dataset" and (job.config.clip_files.audio or job.config.clip_files.spectrograms):
+        return job.clips / job.folds * 2 * job.size.sample_rate / _MB
     if rule == "train_model":  # weights, and while it lasts the state to resume from
         return job.training.members * job.network(_HOUR_FRAMES) * _WEIGHTS_MB * 7
     if rule == "predict_shard":
@@ -261,6 +285,7 @@ def _disk_mb(rule: str, job: _Job) -> float:
     rows = {
         "take_inventory": job.size.recordings + job.size.rows,
         "make_dataset": job.clips,
+        "describe_dataset": 2 * job.clips,
         "evaluate_model": job.counts() / 2 + job.folds * _CANDIDATES * job.size.calls,
         "filter_selections": job.counts() / 2 + _CANDIDATES * job.size.calls,
         "merge_metrics": job.counts(),
@@ -271,7 +296,10 @@ def _disk_mb(rule: str, job: _Job) -> float:
 _LOADS: dict[str, Callable[[_Job], Load]] = {
     "make_demo_corpus": _make_demo_corpus,
     "take_inventory": _take_inventory,
+    "build_soundscapes": _build_soundscapes,
+    "write_inventory_page": _write_inventory_page,
     "make_dataset": _make_dataset,
+    "describe_dataset": _describe_dataset,
     "make_chunks": _make_chunks,
     "train_model": _train_model,
     "predict_shard": _predict_shard,
@@ -280,6 +308,10 @@ _LOADS: dict[str, Callable[[_Job], Load]] = {
     "merge_metrics": _merge_metrics,
     "write_report": _merge_metrics,
 }
+
+
+#: CPU threads of the rules that take more than one, as in rules/*.smk.
+_THREADS = {"build_soundscapes": 2, "take_inventory": 2, "describe_dataset": 2}
 
 
 def _grid(config: Config) -> int:
@@ -357,4 +389,4 @@ class Workload:
         """Return the CPU threads of a job; as in rules/*.smk."""
         if rule == "train_model":
             return self._job(wildcards).training.threads
-        return {"predict_shard": self.config.prediction.threads, "take_inventory": 2}.get(rule, 1)
+        return self.config.prediction.threads if rule == "predict_shard" else _THREADS.get(rule, 1)

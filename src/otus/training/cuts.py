@@ -12,16 +12,25 @@ from numpy.typing import NDArray
 from otus.audio import AudioInfo
 from otus.config import TrainingSettings
 from otus.frontend import Frontend, band_medians, read_band_power, relative_log_power
+from otus.sides import EVERYWHERE, NOWHERE, Spans
 
 Labels = NDArray[np.float32]
 
 #: Cuts in an epoch of a small corpus.
 _FEWEST_CUTS = 160
 
+#: A recording is transformed in blocks of about so many samples at the network's rate, some 30 bytes each. Blocks of
+#: a multiple of so many frames give the same bits as one block, unless the recording has to be resampled.
+_BLOCK_SAMPLES, _BLOCK_MULTIPLE = 2**22, 256
+
 
 @dataclass(frozen=True)
 class LabelledRecording:
-    """A recording with its annotated calls: times in seconds and the index of their target label."""
+    """A recording with its annotated calls: times in seconds and the index of their target label.
+
+    Only its time on the `side` counts, less what is `unknown` (neither call nor noise). `clips_only`: nobody has
+    labelled it, and nothing but its noise clips is ever read.
+    """
 
     recording_id: str
     path: Path
@@ -29,6 +38,9 @@ class LabelledRecording:
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
     target: NDArray[np.int64]
+    side: Spans = EVERYWHERE
+    unknown: Spans = NOWHERE
+    clips_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ class FeatureStore:
     """Network inputs of recordings, kept in memory up to a budget and read again beyond it.
 
     Those that are read first are kept, in half precision. A resumed training has to keep the same ones, or its last
-    bits would differ.
+    bits would differ. Recordings of which only clips are read are never kept: most of them would not be needed.
     """
 
     def __init__(self, recordings: list[LabelledRecording], frontend: Frontend, budget_bytes: int) -> None:
@@ -75,13 +87,13 @@ class FeatureStore:
             return self._compute(index, start, end)
         whole = self._kept[index]
         if whole is None:
-            whole = self._kept[index] = self._compute(index, 0, self.n_frames(index)).half()
+            whole = self._kept[index] = self._compute_whole(index)
         return whole[:, start:end].float()
 
     def keep(self, index: int) -> bool:
         """Keep recording `index` in memory once it is read, if there is room; return whether it is kept."""
         size = 2 * self.frontend.bands * self.n_frames(index)
-        if index not in self._kept and size <= self._left:
+        if index not in self._kept and size <= self._left and not self.recordings[index].clips_only:
             self._left -= size
             self._kept[index] = None
         return index in self._kept
@@ -89,6 +101,16 @@ class FeatureStore:
     def kept(self) -> list[int]:
         """Return the recordings that are kept, in the order in which that was decided."""
         return list(self._kept)
+
+    def _compute_whole(self, index: int) -> torch.Tensor:
+        """The input for all frames in half precision, block by block: memory hardly grows with the recording."""
+        n_frames = self.n_frames(index)
+        block = _BLOCK_MULTIPLE * max(1, _BLOCK_SAMPLES // (_BLOCK_MULTIPLE * self.frontend.hop_samples))
+        whole = torch.empty((self.frontend.bands, n_frames), dtype=torch.float16)
+        for start in range(0, n_frames, block):
+            end = min(start + block, n_frames)
+            whole[:, start:end] = self._compute(index, start, end)
+        return whole
 
     def _compute(self, index: int, start: int, end: int) -> torch.Tensor:
         recording = self.recordings[index]
@@ -115,6 +137,15 @@ def frame_labels(
         activity[target, max(0, a - start) : max(0, b - start)] = 1.0
         onset[target, max(0, a - onset_frames - start) : max(0, a + onset_frames + 1 - start)] = 1.0
     return activity, onset
+
+
+def counted_frames(recording: LabelledRecording, frontend: Frontend, start: int, end: int) -> Labels:
+    """Return 1 for those of the frames [start, end) that count in the loss, 0 for the others.
+
+    A frame counts if its centre lies on the side of the recording that is trained on and in nothing unknown.
+    """
+    centre_s = np.asarray((np.arange(start, end) + 0.5) * frontend.hop_s, dtype=np.float64)
+    return (recording.side.hold(centre_s) & ~recording.unknown.hold(centre_s)).astype(np.float32)
 
 
 def cuts_per_epoch(clips: list[ClipPosition], settings: TrainingSettings) -> int:
@@ -170,12 +201,13 @@ def _cut(store: FeatureStore, clip: ClipPosition, start: int, length: int, n_cla
     recording = store.recordings[clip.recording]
     end = min(start + length, store.n_frames(clip.recording))
     activity, onset = frame_labels(recording, store.frontend, n_classes, start, end, onset_frames)
+    counted = counted_frames(recording, store.frontend, start, end)
     short = length - (end - start)  # a recording shorter than a cut is filled with its median, which does not count
     return Batch(
         features=torch.nn.functional.pad(store.read(clip.recording, start, end), (0, short)),
         activity=torch.nn.functional.pad(torch.from_numpy(activity), (0, short)),
         onset=torch.nn.functional.pad(torch.from_numpy(onset), (0, short)),
-        valid=torch.nn.functional.pad(torch.ones(end - start), (0, short)),
+        valid=torch.nn.functional.pad(torch.from_numpy(counted), (0, short)),
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from otus.models.card import ModelCard
 from otus.provenance import code_digest
 from otus.seeds import derive_seed
 from otus.selections import decoding_grid
+from otus.sides import NOWHERE, Spans, rows_inside, side_spans, union_by_recording, unknown_spans
 from otus.training.cuts import ClipPosition, FeatureStore, LabelledRecording
 from otus.training.loop import TrainedModel, TrainingMaterial, judge, train_model
 from otus.training.validation import Validation
@@ -28,10 +29,13 @@ from otus.training.validation import Validation
 #: An onset is marked on frames within this share of the median call around it.
 _ONSET_SHARE = 0.06
 
+#: A clip lies within so many samples of the annotation that it was cut from.
+_CUT_SAMPLES = 1.5
+
 
 @dataclass(frozen=True)
 class TrainingTables:
-    """What a training reads: the corpus and one fold of a dataset variant."""
+    """What a training reads: the corpus, and clips and splits of one fold of a dataset variant."""
 
     recordings: pd.DataFrame
     annotations: pd.DataFrame
@@ -39,13 +43,18 @@ class TrainingTables:
     splits: pd.DataFrame
 
     def digest(self) -> str:
-        """Return a SHA-256 over what training can see of the tables: train and val recordings, their rows, clips."""
+        """Return a SHA-256 over what training can see of the tables.
+
+        That are the recordings, annotations and spans of train and val, the train clips, and the raw recordings in
+        which some of these lie.
+        """
         seen = self.splits[self.splits["split"] != "test"]
-        ids = set(seen["recording_id"])
+        clips = self.clips[self.clips["split"] == "train"]
+        ids = set(seen["recording_id"]) | set(clips["recording_id"])
         parts = [
             self.recordings[self.recordings["recording_id"].isin(ids)][["recording_id", "sha256"]],
             self.annotations[self.annotations["recording_id"].isin(ids)],
-            self.clips[self.clips["split"] == "train"],
+            clips,
             seen,
         ]
         text = "\n".join(p.to_csv(index=False, float_format="%.10g") for p in parts)
@@ -77,11 +86,11 @@ def train_fold(
     stop: Callable[[], bool],
     progress: Callable[[str], None],
 ) -> TrainedFold:
-    """Train on the train recordings of a fold, validate on its val recordings; return the networks and their card.
+    """Train on the train side of a fold, validate on its val side; return the networks and their card.
 
-    Test recordings are never opened. When `stop` says yes, everything is saved in `resume_folder` and StoppedError is
-    raised; another call goes on from there. Networks that are finished are not trained again. Raises DataError if
-    there is nothing to train or validate on, StageError if the training diverges.
+    Recordings that are only tested are never opened. When `stop` says yes, everything is saved in `resume_folder` and
+    StoppedError is raised; another call goes on from there. Networks that are finished are not trained again. Raises
+    DataError if there is nothing to train or validate on, StageError if the training diverges.
     """
     device = choose_device(settings.device)
     torch.set_num_threads(settings.threads)
@@ -126,13 +135,19 @@ def _material(
     iou: float,
 ) -> tuple[TrainingMaterial, tuple[float, float]]:
     """What the networks of a fold are trained on and judged by, and how long a median and a short training call is."""
-    train = _labelled(root, tables, "train", targets)
-    val = _labelled(root, tables, "val", targets)
-    calls = _calls(tables, "train", targets)
+    calls = _calls_to_learn(tables, targets)
+    train = _labelled(root, tables, "train", calls, _not_learnt(tables, targets), targets)
+    val_calls = _calls(tables, "val", targets)
+    val = _labelled(root, tables, "val", val_calls, unknown_spans(tables.annotations), targets)
+    if calls.empty or _train_clips(tables, "target").empty:
+        raise DataError(
+            f"train: no call of {', '.join(targets)} is left to learn on the train side; lower min_quality of the "
+            "dataset variant or label more recordings."
+        )
     durations_s = (calls["end_s"] - calls["start_s"]).to_numpy(dtype=float)
     frontend = choose_frontend(
         settings.frontend,
-        sample_rates=[r.info.sample_rate for r in train],
+        sample_rates=[r.info.sample_rate for r in train if not r.clips_only],
         call_durations_s=durations_s,
         call_low_hz=calls["low_hz"].to_numpy(dtype=float),
         call_high_hz=calls["high_hz"].to_numpy(dtype=float),
@@ -232,46 +247,105 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _ids(tables: TrainingTables, split: str) -> list[str]:
-    return sorted(tables.splits.loc[tables.splits["split"] == split, "recording_id"])
+def _spans(tables: TrainingTables, split: str) -> dict[str, Spans]:
+    """The time of every recording on one side."""
+    return side_spans(tables.splits, tables.recordings.set_index("recording_id")["sample_rate"], split)
 
 
 def _calls(tables: TrainingTables, split: str, targets: Sequence[str]) -> pd.DataFrame:
-    rows = tables.annotations
-    return rows[rows["recording_id"].isin(_ids(tables, split)) & rows["label"].isin(list(targets))]
+    """The annotated target calls whose midpoints lie on one side."""
+    rows = tables.annotations[tables.annotations["label"].isin(list(targets))]
+    return rows[rows_inside(rows, _spans(tables, split))]
 
 
-def _labelled(root: Path, tables: TrainingTables, split: str, targets: Sequence[str]) -> list[LabelledRecording]:
-    """The recordings of one split with their target calls."""
-    by_recording = dict(list(_calls(tables, split, targets).sort_values("start_s").groupby("recording_id")))
+def _calls_to_learn(tables: TrainingTables, targets: Sequence[str]) -> pd.DataFrame:
+    """The target calls of the train side, without those whose clips the dataset variant leaves out as unknown."""
+    calls = _calls(tables, "train", targets)
+    clips = dict(list(_train_clips(tables, "unknown").groupby("recording_id")))
+    left_out = np.zeros(len(calls), dtype=bool)
+    for recording_id, rows in calls.reset_index(drop=True).groupby("recording_id").indices.items():
+        if recording_id in clips:
+            left_out[rows] = _has_clip(calls.iloc[rows], clips[str(recording_id)])
+    return calls[~left_out]
+
+
+def _has_clip(calls: pd.DataFrame, clips: pd.DataFrame) -> np.ndarray:
+    """Whether one of the clips (of the same recording) was cut from each call: at whole samples."""
+    same = calls["label"].to_numpy()[:, None] == clips["label"].to_numpy()
+    for edge in ("start_s", "end_s"):
+        apart_s = np.abs(calls[edge].to_numpy(dtype=float)[:, None] - clips[edge].to_numpy(dtype=float))
+        same &= apart_s <= _CUT_SAMPLES / clips["sample_rate"].to_numpy(dtype=float)
+    return np.asarray(same.any(axis=1))
+
+
+def _train_clips(tables: TrainingTables, kind: str) -> pd.DataFrame:
+    """The train clips of one class, with their times in s."""
+    clips = tables.clips[(tables.clips["split"] == "train") & (tables.clips["class"] == kind)]
+    rate = clips["recording_id"].map(tables.recordings.set_index("recording_id")["sample_rate"]).astype(float)
+    times = {"start_s": clips["start_sample"] / rate, "end_s": clips["end_sample"] / rate}
+    return clips.assign(**times, sample_rate=rate)
+
+
+def _not_learnt(tables: TrainingTables, targets: Sequence[str]) -> dict[str, Spans]:
+    """The time of every recording that is no example of anything: unknown clips, and calls of the other sides.
+
+    A call of another side may reach into train time, and is no noise there.
+    """
+    rows = tables.annotations[tables.annotations["label"].isin(list(targets))]
+    elsewhere = rows[~rows_inside(rows, _spans(tables, "train"))]
+    columns = ["recording_id", "start_s", "end_s"]
+    return union_by_recording(pd.concat([_train_clips(tables, "unknown")[columns], elsewhere[columns]]))
+
+
+def _labelled(
+    root: Path,
+    tables: TrainingTables,
+    split: str,
+    calls: pd.DataFrame,
+    unknown: Mapping[str, Spans],
+    targets: Sequence[str],
+) -> list[LabelledRecording]:
+    """The recordings of one side with their calls; those of train with the raw recordings that lend noise clips."""
+    by_recording = dict(list(calls.sort_values("start_s").groupby("recording_id")))
     facts = tables.recordings.set_index("recording_id")
-    none = tables.annotations.iloc[:0]
+    labelled = _spans(tables, split)
+    if not labelled:
+        raise DataError(f"train: the fold has no {split} recordings; change the split in the config.")
+    noise = _train_clips(tables, "noise")
+    raw = union_by_recording(noise[~noise["recording_id"].isin(list(labelled))]) if split == "train" else {}
     found = []
-    for recording_id in _ids(tables, split):
-        row, calls = facts.loc[recording_id], by_recording.get(recording_id, none)
+    for recording_id, side in (labelled | raw).items():
+        row, own = facts.loc[recording_id], by_recording.get(recording_id, calls.iloc[:0])
         info = AudioInfo(int(row["n_samples"]), int(row["sample_rate"]), int(row["channels"]), str(row["subtype"]))
         found.append(
             LabelledRecording(
                 recording_id,
                 root / row["path"],
                 info,
-                calls["start_s"].to_numpy(dtype=float),
-                calls["end_s"].to_numpy(dtype=float),
-                np.array([list(targets).index(label) for label in calls["label"]], dtype=np.int64),
+                own["start_s"].to_numpy(dtype=float),
+                own["end_s"].to_numpy(dtype=float),
+                np.array([list(targets).index(label) for label in own["label"]], dtype=np.int64),
+                side=side,
+                unknown=unknown.get(recording_id, NOWHERE),
+                clips_only=recording_id in raw,
             )
         )
-    if not found:
-        raise DataError(f"train: the fold has no {split} recordings; change the split in the config.")
     return found
 
 
 def _positions(recordings: list[LabelledRecording], clips: pd.DataFrame, frontend: Frontend) -> list[ClipPosition]:
-    """The train clips as frames of their recordings."""
+    """The target and noise clips of the train side as frames of their recordings.
+
+    A clip is left out if its recording is not opened: where calls coincide, a leaky variant may give their time to
+    another side.
+    """
     number = {r.recording_id: i for i, r in enumerate(recordings)}
+    wanted = clips[(clips["split"] == "train") & clips["class"].isin(["target", "noise"])]
+    wanted = wanted[wanted["recording_id"].isin(list(number))]
     positions = []
-    for clip in clips[clips["split"] == "train"].sort_values("clip_id").itertuples(index=False):
+    for clip in wanted.sort_values("clip_id").itertuples(index=False):
         index = number[clip.recording_id]
         per_frame = frontend.hop_s * recordings[index].info.sample_rate
         start, end = int(clip.start_sample / per_frame), int(np.ceil(clip.end_sample / per_frame))
-        positions.append(ClipPosition(index, start, end, clip[clips.columns.get_loc("class")] == "target"))
+        positions.append(ClipPosition(index, start, end, clip[wanted.columns.get_loc("class")] == "target"))
     return positions

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from otus.matching import Intervals, hits_in_order
+from otus.matching import Intervals
 from otus.metrics import average_precision, curve
 from otus.selections import DecodingPoint, decode
+from otus.sides import judge_on_side
 from otus.training.cuts import FeatureStore
 
 #: Frames that the network scores at once.
@@ -37,7 +38,10 @@ def validate(
     iou: float,
     n_classes: int,
 ) -> Validation:
-    """Score every recording of `store` and return the detection quality at the best of the decoding points."""
+    """Score every recording of `store` and return the detection quality at the best of the decoding points.
+
+    Selections count whose midpoint lies on the side of their recording; no hit that is mostly unknown is a false alarm.
+    """
     device = next(network.parameters()).device
     network.eval()
     scores = [score_store(network, store, i, context_frames, device) for i in range(len(store.recordings))]
@@ -72,9 +76,9 @@ def _detection(
         found = decode(logits[target], logits[n_classes + target], store.frontend.hop_s, point)
         own = recording.target == target
         truth = Intervals(recording.start_s[own], recording.end_s[own])
-        order = np.argsort(-found.peak_score, kind="stable")
-        peaks.append(found.peak_score)
-        hits.append(hits_in_order(truth, Intervals(found.start_s, found.end_s), order, iou))
+        peak, is_hit = judge_on_side(found, truth, recording.side, recording.unknown, iou)
+        peaks.append(peak)
+        hits.append(is_hit)
         n_gt += len(truth)
     points = curve(np.concatenate(peaks), np.concatenate(hits))
     if n_gt == 0 or len(points.tp) == 0:
