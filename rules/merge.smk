@@ -78,6 +78,9 @@ rule write_report:
         leakage=expand(
             f"{RESULTS}/datasets/{{dataset}}/leakage.parquet", dataset=CFG.datasets
         ),
+        noise=expand(
+            f"{RESULTS}/datasets/{{dataset}}/noise.json", dataset=CFG.datasets
+        ),
     output:
         page=report(
             f"{RESULTS}/report.html",
@@ -100,6 +103,6 @@ rule write_report:
         report=CFG.report.model_dump(mode="json"),
         config=CFG.model_dump(mode="json"),
         seed=CFG.seed,
-        code=code_digest("report"),
+        code=code_digest("report.page"),
     script:
         "../scripts/write_report.py"

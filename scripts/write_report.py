@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from otus.atomic import read_json
 from otus.config import ReportSettings
 from otus.joblog import job_log
 from otus.models.card import load_card
@@ -32,6 +33,7 @@ content = ReportContent(
     matches=read_table(files.matches, "matches"),
     items=pd.concat([read_table(path, "items") for path in files.item_rows], ignore_index=True),
     leakage=pd.concat([read_table(path, "leakage") for path in files.leakage], ignore_index=True),
+    noise={Path(path).parent.name: read_json(path) for path in files.noise},
     settings=ReportSettings.model_validate(params.report),
     window_s=frontend.n_fft / frontend.sample_rate,
     low_hz=frontend.low_hz,

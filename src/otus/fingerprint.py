@@ -71,24 +71,23 @@ def _selected(root: Path, settings: str) -> CorpusFiles:
     return select_files(walk(root), CorpusSettings.model_validate_json(settings))
 
 
-def walk(root: Path) -> list[FoundFile]:
-    """Return every file below `root`, sorted by path, without hidden files and folders (and so without `._x.wav`).
+def explore(root: Path) -> tuple[list[FoundFile], list[str]]:
+    """Return every file below `root` and the folders (posix paths) that may not be opened, both sorted by path.
 
-    Links are followed, except one that leads back to a folder that it lies in; one that leads nowhere counts as an
-    empty file. Folders that may not be opened are passed over, see closed_folders. Raises DataError if `root` is
-    missing or not a folder.
+    Hidden files and folders, and so `._x.wav`, are left out. Links are followed, except one that leads back to a
+    folder that it lies in; one that leads nowhere counts as an empty file. Raises DataError if `root` is missing or
+    not a folder.
     """
     check_root(root)
     found: list[FoundFile] = []
-    _scan(root, "", (), found, [])
-    return sorted(found, key=lambda file: file.path)
-
-
-def closed_folders(root: Path) -> list[str]:
-    """Return the folders below `root` that may not be opened, sorted, as posix paths."""
     closed: list[str] = []
-    _scan(root, "", (), [], closed)
-    return sorted(closed)
+    _scan(root, "", (), found, closed)
+    return sorted(found, key=lambda file: file.path), sorted(closed)
+
+
+def walk(root: Path) -> list[FoundFile]:
+    """Return the files that `explore` finds. Raises DataError if `root` is missing or not a folder."""
+    return explore(root)[0]
 
 
 def shared_fingerprint(root: Path, settings: CorpusSettings, *, asks_driver: bool) -> str:

@@ -37,6 +37,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "start_time": _TEXT,
         "site": _TEXT,
         "recorder": _TEXT,
+        "raw": _TEXT,
         "parent": _TEXT,
         "parent_start_s": _REAL,
         "peak_dbfs": _REAL,

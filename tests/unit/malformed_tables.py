@@ -325,6 +325,9 @@ NAMES = [
               "gone.wav_0.25_0.5Q2.wav": None, "callQ1.wav": None, "call.wav_1_2Q0.wav": None},
              row(1, r"^ends before it starts \(0.5 s to 0.25 s\)$", "call.wav_0.5_0.25Q3.wav"),
              row(1, "^row outside its recording: starts at 1 s", "call.wav_1_2Q0.wav"),
+             *(Left("cutout", f"{clip}_{rest}.wav", f"^is a cut-out call of {clip}, read as an annotation$")
+               for clip, rest in (("call.wav", "0.25_0.5Q1"), ("call.wav", "0.5_0.25Q3"), ("call.wav", "1_2Q0"),
+                                  ("gone.wav", "0.25_0.5Q2"))),
              Left("table", "gone.wav_0.25_0.5Q2.wav", "^names the recording 'gone.wav', which is not in", 1, 1),
              Left("table", "callQ1.wav", "^its name is not that of a hum, such as", None, 1),
              kept=(("call.wav", 0.25, 0.5, "hum"),), unusable=("callQ1.wav",)),

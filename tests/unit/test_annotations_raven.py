@@ -190,3 +190,55 @@ def test_formats_are_told_apart() -> None:
     assert detect_format('{"entries": []}') is None
     assert detect_format('<?xml version="1.0"?>\n<Sequences><NumSequence>0') == "birdsong-recognition-dataset"
     assert detect_format('\nFile type = "ooTextFile"\nObject class = "TextGrid"\n') == "textgrid"
+
+
+def several_files(*rows: tuple[str, float], offset: bool = False) -> str:
+    header = "Selection\tView\tBegin Time (s)\tEnd Time (s)\tBegin File\tAnnotation" + "\tFile Offset (s)" * offset
+    lines = (
+        f"{i}\tSpectrogram 1\t{start}\t{start + 1}\t{file}\towl" + f"\t{start}" * offset
+        for i, (file, start) in enumerate(rows, start=1)
+    )
+    return "\n".join([header, *lines]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("a.wav", 2), ("b.wav", 12), ("c.wav", 45)],
+        [("a.wav", 9), ("a.wav", 2), ("A.WAV", 4), ("b.wav", 61), ("b.wav", 60), ("", 3)],
+    ],
+)
+def test_times_that_run_on_over_several_files_are_a_problem(tmp_path: Path, rows: list[tuple[str, float]]) -> None:
+    content = read(tmp_path, several_files(*rows))
+    assert not content.rows and content.n_rows == len(rows) == sum(p.n_rows for p in content.problems)
+    assert {(p.row, p.remedy) for p in content.problems} == {
+        (None, "in Raven add the measurement File Offset (s) and save the table again")
+    }
+    n = len({file.casefold() for file, _ in rows} - {""})
+    (reason,) = {p.reason for p in content.problems}
+    assert reason.startswith(f"names {n} recordings but has no column File Offset (s), and its times seem to count on")
+    assert {p.recording for p in content.problems} == {file or None for file, _ in rows}
+    assert len(read(tmp_path, several_files(*rows, offset=True)).rows) == len(rows)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("a.wav", 2), ("a.wav", 12), ("b.wav", 3), ("b.wav", 20)],
+        [("a.wav", 0), ("b.wav", 0)],
+        [("a.wav", 2), ("b.wav", 5), ("a.wav", 30)],
+        [("a.wav", 2), ("b.wav", 9), ("c.wav", 4)],
+        [("a.wav", 2), ("a.wav", 12)],
+        [("", 2), ("a.wav", 12)],
+    ],
+)
+def test_times_that_start_anew_in_each_file_are_used(tmp_path: Path, rows: list[tuple[str, float]]) -> None:
+    content = read(tmp_path, several_files(*rows))
+    assert [(r.recording or "", r.start_s) for r in content.rows] == rows and not content.problems
+
+
+def test_a_table_without_labels_tells_which_recordings_it_names(tmp_path: Path) -> None:
+    text = "Selection\tBegin Time (s)\tEnd Time (s)\tBegin File\n1\t1\t2\ta.wav\n2\t1\t2\tb.wav\n3\t3\t4\ta.wav\n"
+    problems = read(tmp_path, text).problems
+    assert [(p.recording, p.n_rows) for p in problems] == [("a.wav", 2), ("b.wav", 1)]
+    assert all(p.reason.startswith("names no label") for p in problems)

@@ -170,6 +170,36 @@ def test_check_takes_several_files(corpus, tmp_path, capsys):
     assert main(["check", str(layer), str(config)]) == 0
 
 
+def test_check_tells_of_every_dataset_and_ends_with_the_code_of_one_that_fails(corpus, tmp_path, capsys):
+    datasets = {"a": {}, "b": {"min_quality": 3, "hard_negatives": {"selections": str(tmp_path / "no.csv")}}}
+    datasets |= {"c": {"hard_negatives": {"selections": str(tmp_path / "broken.csv")}}, "d": {"noise_per_target": 0.5}}
+    (tmp_path / "broken.csv").write_text("recording,start,end\nelsewhere.wav,1,2\n")
+    config = write_config(tmp_path / "c.yaml", corpus, {"datasets": datasets})
+    assert main(["check", str(config)]) == 3
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    kinds = [line.split(":")[0] for line in lines if line.startswith(("quarantine", "dataset"))]
+    assert kinds == ["quarantine"] * 2 + ["dataset a", "dataset b", "dataset d"]
+    told = dict(line.split(": ", 1) for line in lines if line.startswith("dataset"))
+    assert "4 target, 20 noise clips; " in told["dataset a"] and "16 noise clips wanted, 16 found" in told["dataset a"]
+    assert told["dataset b"].endswith(f"{tmp_path}/no.csv, is not there yet: checked without.")
+    assert "2 noise clips wanted, 2 found" in told["dataset d"]
+    failure = err.splitlines()[-1]
+    assert failure.startswith("dataset c: ") and failure.endswith(
+        "broken.csv: none of 1 selections names a recording of this corpus; give another table."
+    )
+
+
+def test_check_takes_the_false_alarms_of_an_earlier_model(corpus, tmp_path, capsys):
+    alarms = tmp_path / "alarms.csv"
+    alarms.write_text("recording,start,end\nt0.wav,7,8\nt1.wav,1.5,3\nelsewhere.wav,1,2\nt2.wav,x,2\n")
+    datasets = {"a": {"noise_per_target": 1, "hard_negatives": {"selections": str(alarms)}}}
+    assert main(["check", str(write_config(tmp_path / "c.yaml", corpus, {"datasets": datasets}))]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "1 false alarm of an earlier model used" in line and "near an annotation 1" in line
+    assert "unknown recording 1" in line and "unreadable 1" in line
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

@@ -1,3 +1,5 @@
+import dataclasses
+import errno
 import json
 import os
 import re
@@ -5,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from clipfiles_tables import call, clip, clips_of, recordings_of
@@ -13,14 +16,17 @@ from otus.clipfiles import DatasetTables, describe_dataset
 from otus.clipfiles.page import MOST_ROWS
 from otus.clipfiles.verdicts import leakage_verdicts, noise_sentences
 from otus.config import ClipFileSettings, DatasetSettings
-from otus.errors import DataError
+from otus.datasets.noise import NoiseReport
+from otus.errors import DataError, MissingPartError
 from otus.tables import table
 
 RATE = 8000
 REPORT = {
     "wanted": 20, "mined": 12, "mined_raw": 4, "false_alarms": 3, "unmet": 4, "recordings_without_room": 1,
-    "overlapping_noise": 2, "duplicate_noise": 1, "examples": ["a: samples 1 to 2 (<annotation>)"],
+    "overlapping_noise": 2, "duplicate_noise": 1, "confusers_left_out": 0, "unrated_calls": 0, "selections": {},
+    "examples": ["a: samples 1 to 2 (<annotation>)"],
 }  # fmt: skip
+NOTHING = dict.fromkeys(REPORT, 0) | {"selections": {}, "examples": []}
 
 
 def leakage_row(fold=1, side="train", other_side="test", **values):
@@ -101,6 +107,8 @@ def test_everything_is_there_and_agrees(tmp_path, root):
     for fold in ("fold1", "fold2"):
         listed = [(folder / fold / f"{split}.csv").read_bytes().decode() for split in ("train", "val", "test")]
         assert set("".join(listed).split("\r\n")) == sounds | {""} and all(text.count("\n") == 4 for text in listed)
+        assert {p.name for p in (folder / fold).glob("*.wav")} == sounds
+        assert all((folder / fold / name).samefile(folder / "audio" / name) for name in sounds)
         index = json.loads((folder / fold / "variant_index.json").read_text())
         assert {entry["fn"] for entry in index["entries"]} == sounds
         assert index["meta"]["split_counts"] == {"train": 4, "val": 4, "test": 4}
@@ -219,7 +227,9 @@ def test_one_recording_is_open_at_a_time_in_every_thread(tmp_path, root, monkeyp
 def test_a_variant_without_clips(tmp_path, root):
     tables = variant()
     empty = DatasetTables(tables.recordings, tables.annotations, clips_of(), tables.splits, tables.leakage)
-    statistics = describe(tmp_path / "files", root, empty, files=ClipFileSettings(spectrograms={}), noise_report={})
+    statistics = describe(
+        tmp_path / "files", root, empty, files=ClipFileSettings(spectrograms={}), noise_report=NOTHING
+    )
     assert statistics["clips"]["class"] == [] and statistics["files"]["folds"] == ["fold1", "fold2"]
     assert (tmp_path / "files" / "fold1" / "train.csv").read_bytes() == b""
 
@@ -301,14 +311,126 @@ def test_verdicts_name_what_leaks_and_what_was_not_checked():
     assert verdicts[4][0] is False and "Not checked" in verdicts[4][1]
 
 
-def test_the_noise_report_in_words():
-    said = " ".join(noise_sentences(REPORT, fallback_raw=True))
-    assert "20 noise clips wanted, 16 found" in said and "4 of the 16 (25.0 %) come from raw recordings" in said
-    assert "4 noise clips wanted found no room" in said and "3 false alarms" in said
-    assert "2 noise clips overlap an earlier one of the same recording, 1 of them with the same times" in said
-    none = " ".join(noise_sentences({"wanted": 1, "mined": 1}, fallback_raw=True))
-    assert "1 noise clip wanted, 1 found" in none and "No raw recording was used" in none
-    assert "raw" not in " ".join(noise_sentences({"wanted": 1, "mined": 1}, fallback_raw=False))
+def test_the_report_here_has_the_keys_of_the_real_one():
+    assert REPORT.keys() == {entry.name for entry in dataclasses.fields(NoiseReport)}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"wanted": 20, "mined": 12, "mined_raw": 4, "unmet": 4, "false_alarms": 3},
+         "20 noise clips wanted, 16 found (12 in labelled recordings, 4 or 25.0 % in raw recordings that nobody has "
+         "labelled); 4 not found, as there was no room; 3 false alarms of an earlier model used on top."),
+        ({"wanted": 1, "mined": 1}, "1 noise clip wanted, 1 found, all in labelled recordings."),
+        ({"wanted": 2, "unmet": 2}, "2 noise clips wanted, 0 found; 2 not found, as there was no room."),
+        ({"selections": {"used": 0, "unreadable": 1}},
+         "0 noise clips wanted, 0 found; 0 false alarms of an earlier model used on top."),
+        ({}, "0 noise clips wanted, 0 found."),
+    ],
+)  # fmt: skip
+def test_the_first_sentence_about_noise(found, said):
+    assert noise_sentences(NOTHING | found)[0] == said
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"confusers_left_out": 1},
+         "1 labelled confuser is no noise clip: a call or something unknown is heard too."),
+        ({"confusers_left_out": 7},
+         "7 labelled confusers are no noise clips: a call or something unknown is heard too."),
+        ({"unrated_calls": 1}, "1 call whose quality holds no number is a target clip all the same (min_quality)."),
+        ({"unrated_calls": 3}, "3 calls whose quality holds no number are target clips all the same (min_quality)."),
+        ({"selections": {"used": 4, "unreadable": 1, "not labelled": 0, "near an annotation": 5, "over the limit": 1}},
+         "Of 11 rows of the table of hard negatives 4 became noise clips; left out: near an annotation 5, "
+         "over the limit 1, unreadable 1."),
+        ({"selections": {"unreadable": 0, "used": 1}},
+         "Of 1 row of the table of hard negatives 1 became noise clips."),
+        ({"overlapping_noise": 2, "duplicate_noise": 1},
+         "2 noise clips overlap an earlier one of the same recording, 1 with the same times; labelled confusers may, "
+         "as a person drew them."),
+    ],
+)  # fmt: skip
+def test_what_was_left_out_is_said_where_there_is_any(found, said):
+    plain = noise_sentences(NOTHING)
+    assert len(plain) == 2 and plain[1] == "No two noise clips of a recording overlap."
+    assert said not in plain and said in noise_sentences(NOTHING | found)
+
+
+def test_the_page_says_what_was_left_out_of_the_noise(tmp_path, root):
+    report = REPORT | {"confusers_left_out": 5, "unrated_calls": 6, "selections": {"used": 3, "over the limit": 8}}
+    page = page_of(tmp_path, root, variant(), noise_report=report)
+    for sentence in noise_sentences(report):
+        assert f"<p>{sentence}</p>" in page
+
+
+def test_contents_that_were_not_compared_are_not_called_clean(tmp_path, root):
+    tables = variant(folds=1)
+    leakage = tables.leakage.assign(shared_contents=pd.array([None] * 3, dtype="Int64"))
+    assert leakage_verdicts(leakage, [1])[1] == (
+        True, "No group, no recording on two sides; contents were not compared.",
+    )  # fmt: skip
+    page = page_of(tmp_path, root, dataclasses.replace(tables, leakage=leakage))
+    assert "Contents were not compared" in page and "or a content stand" not in page
+    leaking = leakage.assign(shared_recordings=1)
+    assert leakage_verdicts(leaking, [1])[1][0] is False
+
+
+# Sounds beside the lists
+
+
+def test_every_fold_has_the_sounds_of_its_own_lists_only(tmp_path, root):
+    tables = variant()
+    clips = tables.clips[~(tables.clips["fold"].eq(2) & tables.clips["recording_id"].eq("c"))]
+    (root / "b.wav").unlink()
+    folder = tmp_path / "files"
+    describe(folder, root, dataclasses.replace(tables, clips=clips), files=ClipFileSettings(audio=True))
+    found = [{p.name for p in (folder / fold).glob("*.wav")} for fold in ("fold1", "fold2")]
+    cut = {p.name for p in (folder / "audio").iterdir()}
+    assert found[0] == cut and len(cut) == 10 and len(found[1]) == 8 < len(found[0])
+    listed = "".join((folder / "fold2" / f"{split}.csv").read_bytes().decode() for split in ("train", "val", "test"))
+    assert found[1] <= set(listed.split("\r\n"))
+
+
+def test_a_clip_that_stands_on_two_sides_is_linked_once(tmp_path, root):
+    tables = variant(folds=1)
+    both = pd.concat([tables.clips, tables.clips.assign(split="test")])
+    describe(tmp_path / "files", root, dataclasses.replace(tables, clips=both), files=ClipFileSettings(audio=True))
+    assert len(list((tmp_path / "files" / "fold1").glob("*.wav"))) == 12
+
+
+def test_without_sounds_there_are_no_links(tmp_path, root):
+    describe(tmp_path / "files", root, variant())
+    assert not list((tmp_path / "files").rglob("*.wav"))
+
+
+def refuse(*arguments, **options):
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+
+def test_a_disk_without_hard_links_gets_symbolic_ones_that_survive_a_move(tmp_path, root, monkeypatch):
+    monkeypatch.setattr(os, "link", refuse)
+    describe(tmp_path / "files", root, variant(), files=ClipFileSettings(audio=True))
+    (tmp_path / "files").rename(tmp_path / "moved")
+    links = sorted((tmp_path / "moved" / "fold2").glob("*.wav"))
+    assert len(links) == 12 and all(p.is_symlink() and soundfile.info(p).samplerate == RATE for p in links)
+    assert links[0].readlink() == Path("../audio", links[0].name)
+
+
+def test_a_disk_without_any_links_is_one_sentence(tmp_path, root, monkeypatch):
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(MissingPartError, match=r"clip_files.audio needs hard or symbolic links .* to false\.$"):
+        describe(tmp_path / "files", root, variant(), files=ClipFileSettings(audio=True))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
+
+
+@pytest.mark.parametrize(("strategy", "leaky"), [("grouped", False), ("random", True)])
+def test_the_index_says_whether_the_variant_is_leaky(tmp_path, root, strategy, leaky):
+    describe(tmp_path / "files", root, variant(), settings=DatasetSettings(strategy=strategy))
+    for fold in ("fold1", "fold2"):
+        index = json.loads((tmp_path / "files" / fold / "variant_index.json").read_text())
+        assert index["meta"]["leaky"] is leaky
 
 
 @pytest.mark.real

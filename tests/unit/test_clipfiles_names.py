@@ -157,10 +157,12 @@ def test_the_index_has_the_schema_of_alpaca():
     named, sides = named_of(A, clips)
     entries = index_entries(named, several_targets=False, pictures={1: "../spectrograms/hum/x.png"})
     pairs = list(zip(sides["uid"], sides["split"], strict=True))
-    index = json.loads(variant_index(entries, pairs, strategy="grouped", created_at="2026-01-01T00:00:00Z"))
+    index = json.loads(
+        variant_index(entries, pairs, strategy="grouped", leaky=False, created_at="2026-01-01T00:00:00Z")
+    )
     assert index["meta"] == {
-        "created_at": "2026-01-01T00:00:00Z", "split_strategy": "grouped", "n_total": 4, "n_target": 1, "n_noise": 3,
-        "split_counts": {"train": 1, "val": 1, "test": 2},
+        "created_at": "2026-01-01T00:00:00Z", "split_strategy": "grouped", "leaky": False,
+        "n_total": 4, "n_target": 1, "n_noise": 3, "split_counts": {"train": 1, "val": 1, "test": 2},
     }  # fmt: skip
     assert index["entries"][0] == {
         "uid": 1, "fn": "target-Q3_000001_0000_a_0001000_0001500.wav", "class": "target", "label": "Q3",

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otus.config import DatasetSettings
+from otus.datasets import Selections
 from otus.datasets.clips import COLUMNS, collect_clips
 from otus.tables import table
 
@@ -96,15 +97,21 @@ def test_mined_noise_touches_nothing(corpus, margin_s, min_noise_s, noise_per_ta
 @given(corpora(), st.sampled_from([8_000, 44_100]))
 def test_every_annotation_is_a_clip(corpus, rate):
     durations, rows = corpus
-    clips = clips_of(durations, rows, rate=rate, noise_per_target=1)
+    clips, report = collected(durations, rows, rate=rate, noise_per_target=1)
     columns = ["recording_id", "start_sample", "end_sample", "label", "class"]
     found = clips.loc[clips["origin"] == "annotation", columns].itertuples(index=False, name=None)
     lengths = {f"r{i:02d}": round(duration * rate) for i, duration in enumerate(durations)}
-    expected = sorted(
-        (r, int(start * rate), min(math.ceil(end * rate), lengths[r]), label) for r, start, end, label in rows
-    )
+    cut = [
+        (r, int(start * rate + 1e-3), min(math.ceil(end * rate - 1e-3), lengths[r]), label)
+        for r, start, end, label in rows
+    ]
+    mixed = [
+        label != "hum" and any(o == r and a < end - 1 and b > start + 1 and other == "hum" for o, a, b, other in cut)
+        for r, start, end, label in cut
+    ]
+    expected = sorted(clip for clip, left_out in zip(cut, mixed, strict=True) if not left_out)
     found = sorted(found)
-    assert len(found) == len(expected)
+    assert len(found) == len(expected) and report.confusers_left_out == sum(mixed)
     for (recording, start, end, label, kind), whole in zip(found, expected, strict=True):
         assert (recording, start, end, label) == whole and start < end
         assert kind == ("target" if label == "hum" else "noise")
@@ -235,7 +242,7 @@ def test_noise_of_a_calls_own_recording():
 def extracts():
     """A tape of 100 s with extracts at 10 and 40 s that are full of calls, and another tape without a place."""
     recordings = recordings_of([10, 10, 100, 10, 100])
-    recordings["parent"] = ["r02", "r02", None, "r04", None, None]
+    recordings["raw"] = recordings["parent"] = ["r02", "r02", None, "r04", None, None]
     recordings["parent_start_s"] = [10.0, 40.0, None, None, None, None]
     recordings["labelled"] = [True, True, False, True, False, False]
     recordings["group"] = ["tape", "tape", "tape", "other", "other", "g"]
@@ -243,9 +250,8 @@ def extracts():
     return recordings, annotations_of(rows)
 
 
-@pytest.mark.parametrize("noise_from", ["own", "all"])
-def test_the_rest_of_a_raw_recording(noise_from):
-    settings = DatasetSettings(noise_per_target=2, noise_from=noise_from, fallback_raw=True, margin_s=0.5)
+def test_the_rest_of_a_raw_recording():
+    settings = DatasetSettings(noise_per_target=2, noise_from="own", fallback_raw=True, margin_s=0.5)
     clips, report = collect_clips(*extracts(), None, targets=["hum"], settings=settings, seed=3)
     spare = clips[clips["origin"] == "mined_raw"]
     assert report.mined == 0 and report.wanted == 6 and report.mined_raw == len(spare) > 0
@@ -273,17 +279,25 @@ def test_false_alarms_become_noise_clips():
         ("r01", 59.5, 61, 0.6),  # kept, cut at the end of the recording
         ("r02", 1, 2, 0.99),  # nobody has labelled that one
         ("r00", 25, 26, 0.1),  # one too many
+        ("r00", 70, 71, 0.95),  # beyond the end
     ]
     selections = pd.DataFrame(alarms, columns=["recording_id", "start_s", "end_s", "score"])
     recordings = recordings_of([60, 60, 60])
     recordings.loc[2, "labelled"] = False
     settings = DatasetSettings(hard_negatives={"selections": "x", "per_target": 3}, noise_per_target=100)
     for order in (1, -1):
-        clips, report = collect_clips(recordings, rows, selections[::order], targets=["hum"], settings=settings, seed=1)
+        clips, report = collect_clips(
+            recordings, rows, Selections(selections[::order], 2, 1), targets=["hum"], settings=settings, seed=1
+        )
         found = clips[clips["origin"] == "false_alarm"]
         places = found[["recording_id", "start_sample", "end_sample"]].itertuples(index=False, name=None)
         assert list(places) == [("r00", 20_000, 21_000), ("r00", 30_000, 31_000), ("r01", 59_500, 60_000)]
         assert found["class"].eq("noise").all() and report.false_alarms == 3
+        assert report.selections == {
+            "used": 3, "unreadable": 2, "unknown recording": 1, "not labelled": 1, "outside the recording": 1,
+            "near an annotation": 3, "overlapping a better one": 1, "over the limit": 1,
+        }  # fmt: skip
+        assert sum(report.selections.values()) == len(selections) + 3
         assert report.overlapping_noise == 0  # mined noise keeps clear of them
 
 
@@ -291,9 +305,59 @@ def test_selections_without_a_false_alarm():
     found = pd.DataFrame([("r00", 1, 2, 0.5)], columns=["recording_id", "start_s", "end_s", "score"])
     settings = DatasetSettings(hard_negatives={"selections": "x"}, noise_per_target=0)
     clips, report = collect_clips(
-        recordings_of([60]), annotations_of([("r00", 1, 2, "hum")]), found, targets=["hum"], settings=settings, seed=1
-    )
+        recordings_of([60]), annotations_of([("r00", 1, 2, "hum")]), Selections(found), targets=["hum"],
+        settings=settings, seed=1,
+    )  # fmt: skip
     assert report.false_alarms == 0 and clips["class"].tolist() == ["target"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 250_000]),
+    st.integers(0, 10**9),
+    st.integers(1, 10**6),
+)
+def test_times_of_whole_samples_come_back_to_the_sample(rate, start, length):
+    recordings = recordings_of([1.0], rate)
+    recordings["n_samples"] = start + length + 5
+    recordings["duration_s"] = recordings["n_samples"] / rate
+    rows = annotations_of([("r00", start / rate, (start + length) / rate, "hum")])
+    none = DatasetSettings(noise_per_target=0)
+    clips = collect_clips(recordings, rows, None, targets=["hum"], settings=none, seed=1)[0]
+    assert clips[["start_sample", "end_sample"]].to_numpy().tolist() == [[start, start + length]]
+
+
+def test_a_confuser_over_a_call_is_no_clip_and_no_room_for_noise():
+    bark = [("r00", start, end, "bark") for start, end in ((2.5, 4), (6, 7), (8.5, 9.5))]
+    clips, report = collected([20], [("r00", 1, 3, "hum"), ("r00", 8, 9, "unknown"), *bark])
+    assert report.confusers_left_out == 2
+    assert clips.loc[clips["label"] == "bark", "start_sample"].tolist() == [6000]
+    mined = clips[clips["origin"] == "mined"]
+    assert not ((mined["start_sample"] < 4100) & (mined["end_sample"] > 900)).any()
+
+
+def test_what_is_annotated_in_an_overlapping_extract_is_no_noise_here():
+    """Extracts 0 to 60 and 30 to 90 s of a tape that is not there; the second one alone has the calls."""
+    recordings = recordings_of([60, 60])
+    recordings["raw"], recordings["parent_start_s"] = ["tape", "tape", None], [0.0, 30.0, None]
+    rows = [("r01", start, start + 1.5, "hum") for start in range(0, 30, 2)]
+    settings = DatasetSettings(margin_s=0)
+    clips, _ = collect_clips(recordings, annotations_of(rows), None, targets=["hum"], settings=settings, seed=1)
+    mined = clips[(clips["origin"] == "mined") & (clips["recording_id"] == "r00")]
+    assert len(mined) > 5
+    for _, start, end, _ in rows:
+        here = (30 + start) * RATE, (30 + end) * RATE
+        assert not ((mined["start_sample"] < here[1]) & (mined["end_sample"] > here[0])).any()
+
+
+def test_qualities_without_a_number_are_counted():
+    rows = annotations_of([("r00", i, i + 0.5, "hum") for i in range(4)])
+    rows["quality"] = ["good", "2", None, "1"]
+    made = [
+        collect_clips(recordings_of([60]), rows, None, targets=["hum"], settings=DatasetSettings(min_quality=q), seed=1)
+        for q in (2, None)
+    ]
+    assert [report.unrated_calls for _, report in made] == [1, 0]
 
 
 def test_noise_that_overlaps_is_told():

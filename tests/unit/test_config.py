@@ -122,7 +122,6 @@ def test_the_keys_of_csv_columns_are_known():
         (("corpus", "names"), [{"pattern": "(["}], "'corpus.names.0"),
         (("datasets", "a"), {"fractions": [0.5, 0.3, 0.3]}, "fractions must add up to 1, not 1.1"),
         (("datasets", "a"), {"fractions": [0.5, 0.5, 0.0]}, "train, val and test must each have a share"),
-        (("datasets", "a"), {"fallback_raw": True}, "datasets.a.fallback_raw needs corpus.extracts"),
         (("datasets", "a"), {"class_balance": 0.5}, "greater than or equal to 1 (found 0.5)"),
         (("corpus", "soundscapes"), {"snr": {"low_db": 30}}, "low_db <= mean_db <= high_db must hold"),
         (("corpus", "unlabelled"), "ignore", "'exclude' or 'negative' (found 'ignore')"),
@@ -156,6 +155,13 @@ def test_a_wrong_value_is_refused_in_one_sentence(path, value, expected):
 def test_two_ways_to_split_exclude_each_other():
     text = refusal(minimal(split={"folds": 4}, datasets={"a": {"fractions": [0.6, 0.2, 0.2]}}))
     assert "datasets.a.fractions and split.folds exclude each other" in text
+
+
+def test_the_rest_of_raw_recordings_needs_to_know_which_they_are():
+    values = minimal(datasets={"a": {"fallback_raw": True, "noise_from": "own"}})
+    assert parse_config(values).corpus.extracts == rooms.ExtractSettings()
+    values["corpus"]["extracts"] = None
+    assert "datasets.a.fallback_raw needs corpus.extracts" in refusal(values)
 
 
 def test_a_corpus_is_made_in_one_way():

@@ -7,7 +7,7 @@ import pytest
 
 from otus.config import AnnotationSource, CorpusSettings
 from otus.errors import DataError
-from otus.fingerprint import closed_folders, corpus_fingerprint, select_files, shared_fingerprint, walk
+from otus.fingerprint import corpus_fingerprint, explore, select_files, shared_fingerprint, walk
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -126,5 +126,6 @@ def test_a_link_to_itself_and_a_closed_folder_are_found(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert [(file.path, file.size) for file in walk(tmp_path)] == [("a/x.wav", 1), ("loop.wav", 0)]
-    assert closed_folders(tmp_path) == ["a/closed"]
+    files, closed = explore(tmp_path)
+    assert [(file.path, file.size) for file in files] == [("a/x.wav", 1), ("loop.wav", 0)]
+    assert closed == ["a/closed"] and walk(tmp_path) == files

@@ -332,7 +332,7 @@ def test_summary_of_duplicates_flags_and_dates(corpus: Corpus) -> None:
     lines = summary_lines(corpus.take(names=names))
     assert lines[2:5] == [
         "2 recordings have flags: no date in the name can be read 2, clipped 1, silent 1.",
-        "corpus.names: the date of 2 recordings cannot be read, 0 fit no pattern.",
+        "corpus.names: the date of 2 recordings cannot be read.",
         "2 duplicates: byte-identical 1, same samples 1.",
     ]
 
@@ -434,6 +434,131 @@ def test_extracts(tapes: Corpus, unlabelled: str) -> None:
     reasons = entries(inventory, "unlabelled").set_index("path")["reason"]
     assert reasons["raw/t.wav"] == "raw recording of 3 extracts, used only for noise"
     assert len(reasons) == (1 if rest else 4)
+
+
+def test_extracts_are_known_without_being_asked_for(tapes: Corpus) -> None:
+    told, by_default = tapes.take(extracts={}), tapes.take()
+    pd.testing.assert_frame_equal(told.recordings, by_default.recordings)
+    off = tapes.take(extracts=None).recordings
+    assert off["parent"].isna().all() and off["raw"].isna().all() and off["group"].is_unique
+
+
+def test_the_key_of_a_raw_recording_there_or_not(tapes: Corpus) -> None:
+    for path in ("b/gone.wav_20_24.wav", "cut/gone.wav_20_24.wav", "cut__gone.wav"):
+        tapes.wav(path, 4)
+    recordings = tapes.take().recordings.set_index("path")
+    raw = recordings["raw"].dropna()
+    assert set(raw.index) == {path for path in recordings.index if ".wav_" in path}
+    assert raw[["cut/t.wav_0_1.wav", "cut/t.wav_70_80.wav", "cut/t.wav_3_9.wav"]].tolist() == ["raw__t"] * 3
+    assert recordings["parent"].dropna().equals(raw[recordings["parent"].notna()])
+    assert raw["cut/gone.wav_5_9.wav"] == raw["cut/gone.wav_20_24.wav"] != raw["b/gone.wav_20_24.wav"]
+    absent = raw[recordings["parent"].isna()]
+    assert not absent.isin(recordings["recording_id"]).any() and absent.str.fullmatch(r"[\w.-]+").all()
+    assert recordings["recording_id"]["cut__gone.wav"] == "cut__gone"
+
+
+def test_a_pattern_of_extracts_that_fits_nothing_is_told(corpus: Corpus) -> None:
+    def lines(**values: Any) -> list[str]:
+        said: list[str] = []
+        source = AnnotationSource(files="**/*.txt")
+        settings = CorpusSettings(root=str(corpus.root), annotations=[source], targets=["owl"], **values)
+        take_inventory(corpus.root, settings, progress=said.append)
+        return [line for line in said if "corpus.extracts" in line]
+
+    handed_on = CorpusSettings(root="x").model_dump()["extracts"]
+    assert lines() == lines(extracts=None) == lines(extracts=handed_on) == []
+    told = ["corpus.extracts: no file name is that of an extract; correct its pattern, or leave extracts out"]
+    assert lines(extracts={}) == told == lines(extracts={"unit": "minutes"})
+    corpus.wav("a.wav_0_5.wav", 5)
+    assert lines(extracts={}) == []
+
+
+def test_an_extract_begins_later_than_its_raw_recording(corpus: Corpus) -> None:
+    for path in ("20201220_235900.wav_90_92.5.wav", "20201220T180000Z.wav_0.25_2.wav", "20201220_180000.wav_3_99.wav"):
+        corpus.wav(path, 2)
+    corpus.wav("tape.wav_90_92.wav", 2)
+    corpus.wav("tape.wav_20201220180000_20201220180002.wav", 2)
+    began = corpus.take().recordings.set_index("path")["start_time"].astype(object)
+    assert began.where(began.notna(), None).to_dict() == {
+        "site_a/x_20210123_085630.wav": "2021-01-23T08:56:30",
+        "20201220_235900.wav_90_92.5.wav": "2020-12-21T00:00:30",
+        "20201220T180000Z.wav_0.25_2.wav": "2020-12-20T18:00:00.250Z",
+        "20201220_180000.wav_3_99.wav": None,  # nobody knows where in its raw recording it is
+        "tape.wav_90_92.wav": None,
+        "tape.wav_20201220180000_20201220180002.wav": "2020-12-20T18:00:00",  # a time of its own
+    }
+
+
+@pytest.fixture
+def cut_outs(corpus: Corpus) -> Corpus:
+    """Four clips and the calls that were cut out of them; one clip is gone, one name does not fit."""
+    for i in range(4):
+        corpus.wav(f"clips/t{i}.wav_0_10.wav", 10)
+        corpus.wav(f"hums/t{i}.wav_0_10.wav_{i + 1}_{i + 3}Q2.wav")
+    corpus.wav("hums/gone.wav_0_10.wav_1_3Q1.wav")
+    corpus.wav("hums/good one.wav")
+    return corpus
+
+
+@pytest.mark.parametrize("unlabelled", ["exclude", "negative"])
+def test_calls_that_were_cut_out_are_no_recordings(cut_outs: Corpus, unlabelled: str) -> None:
+    hums = AnnotationSource(files="hums/*.wav", format="alpaca_hums", label="owl")
+    inventory = cut_outs.take(hums, unlabelled=unlabelled)
+    clips = [f"clips/t{i}.wav_0_10.wav" for i in range(4)]
+    assert inventory.recordings["path"].tolist() == [*clips, "hums/good one.wav", "site_a/x_20210123_085630.wav"]
+    assert inventory.annotations["start_s"].tolist() == [1.0, 2.0, 3.0, 4.0]
+    rows = entries(inventory, "cutout")
+    assert len(rows) == 5 and set(rows["remedy"]) == {"nothing to do"} and set(rows["n_rows"]) == {0}
+    assert rows["reason"].iloc[1] == "is a cut-out call of t0.wav_0_10.wav, read as an annotation"
+    assert entries(inventory, "table")["path"].tolist() == ["hums/gone.wav_0_10.wav_1_3Q1.wav", "hums/good one.wav"]
+    only_hums = cut_outs.root / "hums"
+    settings = CorpusSettings(root=str(only_hums), annotations=[hums.model_copy(update={"files": "*Q*"})])
+    (only_hums / "good one.wav").unlink()
+    with pytest.raises(DataError, match=r"all 5 audio files are cut-out calls .*, such as gone.wav_0_10.wav_1_3Q1"):
+        take_inventory(only_hums, settings, progress=lambda line: None)
+
+
+def test_calls_whose_names_tell_another_recording_are_none(cut_outs: Corpus) -> None:
+    pattern = r"(?P<recording>[^/]+)@(?P<start>\d+)-(?P<end>\d+)\.wav"
+    cut_outs.wav("owls/x_20210123_085630@0-1.wav", 1)
+    cut_outs.wav("owls/x_20210123_085630@1-2.wav", 1)
+    source = AnnotationSource(files="owls/*", format="names", pattern=pattern, label="owl")
+    inventory = cut_outs.take(source)
+    assert inventory.annotations["recording_id"].unique().tolist() == ["site_a__x_20210123_085630"]
+    assert entries(inventory, "cutout")["path"].str.startswith("owls/").tolist() == [True, True]
+    # A name that names its own file is that of a recording.
+    cut_outs.wav("twice/y.wav")
+    cut_outs.wav("twice/y.flac")
+    for pattern in ("(?P<recording>[^/]+)$", r"(?P<recording>[^/]+)\.\w+$"):
+        own = AnnotationSource(files="[st]*/*", format="names", pattern=pattern, label="owl")
+        inventory = cut_outs.take(own)
+        assert {"site_a/x_20210123_085630.wav", "twice/y.wav", "twice/y.flac"} <= set(inventory.recordings["path"])
+        assert entries(inventory, "cutout").empty
+
+
+def test_the_folder_is_looked_through_once(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir, seen = os.scandir, []
+
+    def counted(folder: Path) -> Any:
+        seen.append(Path(folder).name)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    corpus.take()
+    assert sorted(seen) == sorted([corpus.root.name, "site_a"])
+
+
+@pytest.mark.parametrize("unlabelled", ["exclude", "negative"])
+def test_a_table_whose_times_run_on_over_its_files_labels_none_of_them(corpus: Corpus, unlabelled: str) -> None:
+    header = "Selection\tView\tBegin Time (s)\tEnd Time (s)\tBegin File\tAnnotation\n"
+    for name in ("a", "b"):
+        corpus.wav(f"{name}.wav", 30)
+    corpus.text("all.txt", f"{header}1\tS\t2\t3\ta.wav\towl\n2\tS\t12\t13\ta.wav\towl\n3\tS\t40\t41\tb.wav\towl\n")
+    inventory = corpus.take(unlabelled=unlabelled)
+    assert not inventory.recordings.set_index("path").loc[["a.wav", "b.wav"], "labelled"].any()
+    (row,) = entries(inventory, "table").to_dict("records")
+    assert (row["path"], row["n_rows"]) == ("all.txt", 3)
+    assert inventory.annotation_files.set_index("path").loc["all.txt", ["n_rows", "n_quarantined"]].tolist() == [3, 3]
 
 
 def test_a_raw_recording_with_a_table_of_its_own_is_labelled(tapes: Corpus) -> None:

@@ -6,8 +6,9 @@ from otus.annotations.pairing import index_recordings
 from otus.audio import AudioInfo
 from otus.config import ExtractSettings
 from otus.errors import DataError
+from otus.fingerprint import AUDIO_SUFFIXES
 from otus.inventory.examine import Examined
-from otus.inventory.extracts import BEYOND, DISAGREES, Extract, find_extracts, groups_of
+from otus.inventory.extracts import BEYOND, DISAGREES, Extract, find_extracts, groups_of, raw_keys
 from otus.inventory.names import recording_ids
 from otus.inventory.recordings import AudioFile, originals
 from otus.inventory.sheet import SheetEntry
@@ -87,7 +88,7 @@ def test_an_extract_that_cannot_be_read_has_no_place(files):
 
 def test_the_raw_recording_is_found_by_name_beside_or_elsewhere(files):
     found = files.find({"raw/T.WAV": 7200, "cut/t.wav_10_25.wav": 900, "b/u.wav_0_5.wav": 5, "b/u.wav": 60, "u.wav": 9})
-    assert found["cut/t.wav_10_25.wav"] == Extract("t.wav", "raw/T.WAV", 600, None)
+    assert found["cut/t.wav_10_25.wav"] == Extract("raw/T.WAV", "raw/T.WAV", 600, None)
     assert found["b/u.wav_0_5.wav"].raw == "b/u.wav"
     assert set(found) == {"cut/t.wav_10_25.wav", "b/u.wav_0_5.wav"}
 
@@ -127,6 +128,19 @@ def test_a_copy_under_another_name_is_still_an_extract(files):
     assert files.find({"t.wav": 50, "t.wav_0_50.wav": "t.wav", "t.wav_0_5.wav": 5}) == {
         "t.wav_0_5.wav": Extract("t.wav", "t.wav", 0, None)
     }
+
+
+@pytest.mark.parametrize("suffix", sorted(AUDIO_SUFFIXES))
+def test_every_audio_suffix_in_whatever_case(files, suffix):
+    for name in (f"TAPE{suffix.upper()}_0_10{suffix.upper()}", f"tape.wav_0_10{suffix}", f"tape{suffix}_0_10.WAV"):
+        assert files.find({f"a/{name}": 10})[f"a/{name}"].start_s == 0
+    assert not files.find({f"tape_0_10{suffix}": 10, f"A_20250203_05.23_1_2{suffix}": 1, f"t{suffix}_1{suffix}": 1})
+
+
+def test_the_key_is_beside_the_file_whose_name_tells_of_the_raw_recording(files):
+    found = files.find({"a/t.wav_0_5.wav": 5, "b.wav": "a/t.wav_0_5.wav", "a/t.wav_5_9.wav": 4, "a/t.wav_5_9.flac": 4})
+    keys = raw_keys(found, recording_ids(files.kept))
+    assert set(keys) == {"b.wav", "a/t.wav_5_9.wav", "a/t.wav_5_9.flac"} and len(set(keys.values())) == 1
 
 
 TAPES = {"r/t.wav": 7200, "a/t.wav_10_25.wav": 900, "b/t.wav_30_45.wav": 900, "a/u.wav_0_5.wav": 5, "b/v.wav": 9}

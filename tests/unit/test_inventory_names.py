@@ -8,7 +8,17 @@ from pydantic import ValidationError
 
 from otus.config import CorpusSettings, ExtractSettings, NamePattern
 from otus.errors import DataError
-from otus.inventory.names import NO_DATE, NO_PATTERN, Origin, group_of, origin_of, recording_ids, safe_id, start_time
+from otus.inventory.names import (
+    NO_DATE,
+    NO_PATTERN,
+    Origin,
+    group_of,
+    later,
+    origin_of,
+    recording_ids,
+    safe_id,
+    start_time,
+)
 
 
 def test_ids_are_readable_where_they_can_be() -> None:
@@ -102,10 +112,39 @@ LAYOUTS = [
         ("meadow/tape.wav", Origin("meadow", None, None)),
         ("wood/20201222_180530.wav", Origin(None, None, "2020-12-22T18:05:30", NO_PATTERN)),
         ("wood/tape.wav", Origin(None, None, None, NO_PATTERN)),
+        ("meadow/20201399_000000.wav", Origin("meadow", None, None, NO_DATE)),
     ],
 )
 def test_several_layouts_at_once(path: str, expected: Origin) -> None:
     assert origin_of(path, LAYOUTS) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "flag"),
+    [
+        ("a/20201399_000000.wav", NO_DATE),
+        ("2020-02-30_12-00-00.flac", NO_DATE),
+        ("20201399_000000_20201201_010203.wav", None),
+        ("20201399_000000/tape.wav", None),
+        ("20201399.wav", None),
+        ("120201399_000000.wav", None),
+    ],
+)
+def test_what_looks_like_a_clock_but_is_no_date_is_flagged(path: str, flag: str | None) -> None:
+    assert origin_of(path, []).flag == flag
+
+
+@pytest.mark.parametrize(
+    ("moment", "seconds", "expected"),
+    [
+        ("2020-12-31T23:59:59", 1, "2021-01-01T00:00:00"),
+        ("2020-12-22T18:05:30Z", 6600, "2020-12-22T19:55:30Z"),
+        ("2020-12-22T18:05:30+10:00", 0.0625, "2020-12-22T18:05:30.062+10:00"),
+        ("2020-12-22T18:05:30", 1e15, None),
+    ],
+)
+def test_a_moment_later(moment: str, seconds: float, expected: str | None) -> None:
+    assert later(moment, seconds) == expected
 
 
 def test_the_first_layout_that_fits_counts_and_an_empty_part_is_none() -> None:

@@ -160,6 +160,7 @@ def test_rows_in_are_rows_out(
 ) -> None:
     made = Corpus(tmp_path_factory.mktemp("corpus"))
     made.durations_s |= {"x.wav": 10.0, "y.wav": 10.0, "broken.wav": None}
+    rows = [row for row in rows if any(row)]  # a line of nothing but separators is no row
     lines = [";".join(row) for row in rows]
     made.text("x.csv", "\n".join(["recording;start;end;label", *lines]))
     labels = made.attach(AnnotationSource(files="*.csv"), label_map={"rain": None} if drops else {})

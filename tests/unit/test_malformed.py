@@ -119,7 +119,9 @@ def check_accounts(inventory: Inventory, root: Path, kinds: Iterable[Kind]) -> N
     assert files["n_views"].to_dict() == {path: views.get(path, 0) for path in files.index}
     named = {f"{k.name}/{s.files}" for k in kinds for s in k.sources if "*" not in s.files}
     assert named | {f"{kind.name}/{GOOD_TABLE}" for kind in kinds} <= set(files.index)
-    nameless = [q["path"] for q in quarantine.to_dict("records") if "UTF-8" in q["reason"] and q["kind"] == "recording"]
+    unwritable = quarantine["kind"].eq("recording") & quarantine["reason"].str.contains("UTF-8")
+    no_recording = unwritable | quarantine["kind"].eq("cutout")
+    nameless = quarantine.loc[no_recording, "path"]
     copies = quarantine.loc[quarantine["kind"].eq("duplicate"), "path"]
     assert Counter([*inventory.recordings["path"], *copies, *nameless]) == audio_on_disk(root)
     ids = inventory.recordings["recording_id"]

@@ -89,12 +89,53 @@ def test_files_that_the_glob_takes_in_are_named(tmp_path: Path) -> None:
     assert "takes in *_detector.csv as well" in propose(tmp_path)[0]
 
 
+def test_cut_out_calls_of_the_alpaca_pipeline(tmp_path: Path) -> None:
+    tapes = [f"38{i}_2020120{i}_cut.wav" for i in range(4)]
+    clips = [f"labelled_recordings/{tape}_{m}_{m + 1}.wav" for tape in tapes for m in (0, 3)]
+    hums = [f"onlyhums/{Path(clip).name}_0.{k}_0.{k + 3}Q{k}.wav" for clip in clips for k in (1, 5)]
+    make(tmp_path, [*clips, *hums, *(f"raw_recordings/{tape}" for tape in tapes)], {"notes.txt": "hello\n"})
+    _, config, inventory = propose(tmp_path)
+    (source,) = config.corpus.annotations
+    assert (source.files, source.format, config.corpus.targets) == ("onlyhums/*Q[0-9].wav", "alpaca_hums", ["hum"])
+    assert config.corpus.recordings == ["labelled_recordings/*", "raw_recordings/*"]
+    assert (config.corpus.group, config.split.folds) == ("recording", 4)
+    assert len(inventory.annotations) == 16 and inventory.recordings["labelled"].sum() == 8
+    assert inventory.recordings["group"].nunique() == 4 and set(inventory.quarantine["kind"]) == {"unlabelled"}
+
+
+def test_cut_out_calls_beside_their_clips_in_the_older_form(tmp_path: Path) -> None:
+    clips = [f"t{i}.wav_0_1.wav" for i in range(3)]
+    make(tmp_path, [*clips, *(f"{clip}_0.1_0.4_hw_q2 faint.wav" for clip in clips)], {})
+    _, config, inventory = propose(tmp_path)
+    assert config.corpus.annotations[0].files == "*Q[0-9]*.wav" and config.corpus.recordings == ["**/*"]
+    assert inventory.recordings["path"].tolist() == clips and len(inventory.annotations) == 3
+
+
+def test_animal_spot_clips_are_grouped_by_tape(tmp_path: Path) -> None:
+    clips = [f"{label}_{i}_2010_T{i % 3}_0_1000.wav" for i in range(9) for label in ("call-Q3", "noise-", "song-")]
+    make(tmp_path, [*(f"set/{clip}" for clip in clips), "other.wav"], {})
+    _, config, inventory = propose(tmp_path)
+    assert config.corpus.annotations[0].format == "animal_spot" and set(config.corpus.targets) == {"call", "song"}
+    assert set(inventory.recordings["group"]) == {"2010_T0", "2010_T1", "2010_T2"} and config.split.folds == 3
+    assert len(inventory.annotations) == 18 and inventory.recordings["labelled"].all()
+
+
+def test_extracts_of_one_tape_are_no_more_than_one_fold(tmp_path: Path) -> None:
+    names = [f"t{i}.wav_{k}_{k + 1}" for i in range(3) for k in (0, 5)]
+    make(tmp_path, [f"{name}.wav" for name in names], {f"{name}.txt": "0.1\t0.5\towl\n" for name in names})
+    _, config, inventory = propose(tmp_path)
+    assert inventory.recordings["group"].nunique() == config.split.folds == 3
+
+
 @pytest.mark.parametrize(
     ("recordings", "texts", "message"),
     [
         ([], {"a.txt": "0\t1\towl\n"}, "holds no audio file"),
         (["a.wav"], {"readme.txt": "hello\n"}, "none of its 1 text and CSV files"),
         (["a.wav"], {"b.txt": "0\t1\towl\n"}, "none of its 1 text and CSV files"),
+        (["t.wav_0_5.wav_1_2Q1.wav"], {}, r"such as t.wav_0_5.wav_1_2Q1.wav are named like .* \(format alpaca_hums\)"),
+        (["noise-_1_2010_T_0_1.wav"], {}, "no audio file is named like a call"),
+        (["call-_1_2010_T_0_1.wav", "call-_2_2010_T_0_1.wav"], {}, "only 1 recordings have annotations"),
         (["a.wav", "b.wav"], {"a.txt": "0\t1\towl\n", "b.txt": "0\t1\towl\n"}, "only 2 recordings have annotations"),
     ],
 )

@@ -190,6 +190,22 @@ def leakage_rows(dataset, shared=0, folds=(1, 2)):
     return table("leakage", rows)
 
 
+def noise_report(**values):
+    names = (
+        "wanted",
+        "mined",
+        "mined_raw",
+        "false_alarms",
+        "unmet",
+        "recordings_without_room",
+        "overlapping_noise",
+        "duplicate_noise",
+        "confusers_left_out",
+        "unrated_calls",
+    )
+    return dict.fromkeys(names, 0) | {"selections": {}, "examples": [], **values}
+
+
 @pytest.fixture(scope="module")
 def content(tmp_path_factory) -> ReportContent:
     root = tmp_path_factory.mktemp("corpus")
@@ -271,6 +287,7 @@ def content(tmp_path_factory) -> ReportContent:
         matches=pd.concat([match_rows(), *not_shown]),
         items=table("items", items),
         leakage=leakage_rows("grouped"),
+        noise={"grouped": noise_report(wanted=90, mined=90)},
         settings=ReportSettings(examples=4),
         window_s=0.02,
         low_hz=200.0,
@@ -609,6 +626,32 @@ def test_leakage_is_told_per_variant_and_fold(content, tmp_path):
     assert "Fold by fold (3 rows)" in text
     none = written(tmp_path, replace(content, leakage=table("leakage", [])))
     assert "No dataset variant was checked." in none.text
+
+
+def test_contents_that_were_not_compared_are_not_called_clean(content, tmp_path):
+    leakage = leakage_rows("grouped").assign(shared_contents=pd.array([None] * 6, dtype="Int64"))
+    text = written(tmp_path, replace(content, leakage=leakage)).text
+    assert "grouped (2 folds): no group, recording or extract of one raw recording stands on two sides" in text
+    assert "whether recordings are copies of each other was not compared" in text
+    assert "copy of a recording" not in text
+
+
+def test_noise_is_told_per_variant(content, page, tmp_path):
+    assert "grouped: 90 noise clips wanted, 90 found, all in labelled recordings." in page.text
+    for words in ("raw recordings that nobody", "false alarm of", "confuser is no", "hard negatives"):
+        assert words not in page.text
+    selections = {"used": 3, "over the limit": 8, "unreadable": 0}
+    full = noise_report(wanted=20, mined=12, mined_raw=4, unmet=4, false_alarms=3, confusers_left_out=5,
+                        unrated_calls=6, selections=selections)  # fmt: skip
+    both = {"quiet <b>": full, "grouped": noise_report(wanted=1, mined=1)}
+    text = written(tmp_path, replace(content, noise=both)).text
+    text = text[text.index("Noise to learn from") : text.index("Quarantine", text.index("Noise to learn from"))]
+    assert text.index("grouped: 1 noise clip wanted") < text.index("quiet <b>: 20 noise clips wanted, 16 found")
+    for words in ("4 or 25.0 % in raw recordings that nobody has labelled", "4 not found", "3 false alarms",
+                  "5 labelled confusers", "6 calls whose quality", "left out: over the limit 8."):  # fmt: skip
+        assert words in text
+    none = written(tmp_path, replace(content, noise={}))
+    assert "There is no dataset variant." in none.text
 
 
 def test_labels_that_are_unknown_are_told_apart(content, tmp_path):

@@ -21,7 +21,7 @@ def corpus(calls_of, *, per_group=1, seconds=60, labels=("hum",)):
         {
             "recording_id": f"r{i:03d}", "path": f"r{i:03d}.wav", "group": f"g{i // per_group:03d}",
             "duration_s": float(seconds), "n_samples": seconds * RATE, "sample_rate": RATE, "labelled": True,
-            "readable": True, "sha256": f"{i:064d}",
+            "readable": True, "sha256": f"{i:064d}", "content_sha256": f"{i:064x}",
         }
         for i in range(len(calls_of))
     ]  # fmt: skip
@@ -132,7 +132,7 @@ def test_overlapping_and_equal_annotations_in_a_leaky_variant():
     nested = annotations.assign(annotation_id=annotations["annotation_id"] + "y", label="growl")
     nested["start_s"] += 0.1
     rows = table("annotations", pd.concat([annotations, doubled, nested], ignore_index=True))
-    made = variant((recordings, rows), strategy="random")
+    made = variant((recordings, rows), strategy="random", targets=("hum", "bark", "growl"))
     check_tables(made, (recordings, rows), leaky=True)
     assert made.leakage["overlapping_clips"].sum() > 0
 
@@ -209,7 +209,7 @@ def test_leakage_names_what_is_shared():
     recordings, annotations = corpus([4] * 4)
     made = variant((recordings, annotations), noise_per_target=0)
     recordings.loc[1, "content_sha256"] = recordings.loc[0, "content_sha256"] = "same"
-    recordings.loc[3, "parent"] = "r002"
+    recordings.loc[3, "raw"] = "r002"
     sides = dict(zip(recordings["recording_id"], ("train", "test", "train", "val"), strict=True))
     splits = made.splits.assign(split=made.splits["recording_id"].map(sides))
     clips = made.clips.assign(split=made.clips["recording_id"].map(sides))
@@ -221,10 +221,27 @@ def test_leakage_names_what_is_shared():
     assert found.loc[("train", "val"), "example"] == "raw_recordings: r002"
 
 
-def test_recordings_whose_content_is_not_known_share_nothing():
+def test_contents_that_were_not_compared_prove_nothing():
     recordings, annotations = corpus([4] * 6)
-    made = variant((recordings.assign(sha256=None), annotations))
-    assert not made.leakage["leaky"].any()
+    made = variant((recordings.assign(content_sha256=None), annotations))
+    assert not made.leakage["leaky"].any() and made.leakage["shared_contents"].isna().all()
+    assert "contents were not compared (corpus.audio_check)" in verdict(made.leakage)
+
+
+def test_extracts_of_an_absent_tape_that_overlap_are_seen():
+    recordings, annotations = corpus([4] * 6)
+    made = variant((recordings, annotations), noise_per_target=0)
+    recordings["raw"], recordings["parent_start_s"] = "tape", 1.0  # each of them the same minute
+    found = leakage_table(recordings, made.clips, made.splits, dataset="v")
+    assert found["shared_raw_recordings"].eq(1).all() and found["leaky"].all()
+    assert found["overlapping_clips"].tolist() == [len(made.clips[made.clips["split"] == s]) for s in found["side"]]
+
+
+def test_tapes_cannot_be_drawn_where_a_sheet_gives_the_split():
+    recordings, annotations = corpus([5] * 3)
+    recordings["given_split"] = ["train", "val", "test"]
+    with pytest.raises(DataError, match="so strategy proportional_by_tape cannot draw one"):
+        variant((recordings, annotations), strategy="proportional_by_tape")
 
 
 def selections_table():
@@ -241,10 +258,13 @@ def test_selections_of_an_earlier_model(tmp_path):
     recordings, _ = corpus([3, 3])
     write_table(tmp_path / "selections.parquet", "selections", selections_table())
     found = read_selections(tmp_path / "selections.parquet", recordings)
-    assert found.to_dict("records") == [{"recording_id": "r000", "start_s": 30.0, "end_s": 31.0, "score": 2.0}]
-    (tmp_path / "found.csv").write_text("recording,start_s,end_s\nr001.wav,5,6\nr000,7,8\nother.wav,1,2\n")
+    assert (found.unreadable, found.unknown) == (0, 1)
+    assert found.rows.to_dict("records") == [{"recording_id": "r000", "start_s": 30.0, "end_s": 31.0, "score": 2.0}]
+    text = "recording,start_s,end_s\nr001.wav,5,6\nr000,7,8\nother.wav,1,2\nr000,x,9\nr000,9,8\n"
+    (tmp_path / "found.csv").write_text(text)
     found = read_selections(tmp_path / "found.csv", recordings)
-    assert found["recording_id"].tolist() == ["r001", "r000"] and found["score"].is_monotonic_decreasing
+    assert found.rows["recording_id"].tolist() == ["r001", "r000"] and found.rows["score"].is_monotonic_decreasing
+    assert (found.unreadable, found.unknown) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ def test_the_generic_profile_runs_jobs_and_a_second_run_does_nothing(workflow):
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("datasets/grouped/clips.parquet", "chunks/chunks.parquet"):
         assert (flow.folder / "results" / name).exists()
-    assert len(re.findall("Submitted job .* with external jobid", done.stderr)) == 3, "chunks are made by the driver"
+    assert len(re.findall("Submitted job .* with external jobid", done.stderr)) == 4, "chunks are made by the driver"
     codes = list((flow.folder / ".snakemake" / "generic").glob("*.code"))
     assert [code.read_text().strip() for code in codes] == ["0"] * 3
     again = flow.run(*arguments)
@@ -308,7 +308,11 @@ def test_jobs_go_through_the_container_if_asked_to(workflow, program, tmp_path, 
     assert done.returncode == 0, done.stdout + done.stderr
     assert (flow.folder / "results" / "inventory" / "recordings.parquet").exists()
     lines = calls.read_text().splitlines()
-    assert [re.search(r"(\w+)\.py$", line)[1] for line in lines] == ["make_demo_corpus", "take_inventory"]
+    assert [re.search(r"(\w+)\.py$", line)[1] for line in lines] == [
+        "make_demo_corpus",
+        "take_inventory",
+        "write_inventory_page",
+    ]
     assert all(line.startswith("exec ") and " --nv " in line and f" {image} " in line for line in lines)
     assert flow.planned("inventory", "--sdm", "apptainer") == {}
     assert flow.planned("inventory")["take_inventory"] == 1, "docs/cluster.md: choose before the first run"

@@ -53,7 +53,7 @@ def test_soundscapes_of_esc10(tmp_path, otus_data):
     events = pd.read_csv(corpus / "events.csv")
     sides = dict(zip(splits["group"], splits["split"], strict=True))
     assert set(sides) == {f"part_{n}" for n in range(1, 6)} and set(sides.values()) == {"train", "val", "test"}
-    folds = events["source"].str.extract(r"/(\d)-")[0]
+    folds = events["clip"].str.extract(r"/(\d)-")[0]
     assert (folds == events["part"].astype(str)).all()
     annotations = read_table(results / "inventory" / "annotations.parquet", "annotations")
     assert len(annotations) == len(events)

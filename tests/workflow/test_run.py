@@ -26,8 +26,15 @@ def test_it_ends_with_a_table_and_the_path_of_the_report(finished):
 def test_the_outputs_have_their_names(results):
     found = {str(p.relative_to(results)) for p in results.rglob("*") if p.is_file()}
     found = {p for p in found if not p.startswith(("logs/", "benchmarks/")) and "/forests/" not in p}
-    expected = {f"inventory/{t}.{s}" for t in ("recordings", "annotations", "quarantine") for s in ("parquet", "csv")}
-    expected |= {"datasets/grouped/clips.parquet", "datasets/grouped/splits.parquet", "datasets/grouped/splits.csv"}
+    tables = sorted(p for p in found if p.startswith("datasets/grouped/files/selection_tables/"))
+    assert len(tables) == 12
+    tables += ["inventory/inventory.html", "cache/inventory.parquet"]
+    names = ("recordings", "annotations", "annotation_files", "quarantine")
+    expected = {*tables, *(f"inventory/{t}.{s}" for t in names for s in ("parquet", "csv"))}
+    names = ("clips.parquet", "splits.parquet", "splits.csv", "leakage.parquet", "leakage.csv", "noise.json")
+    expected |= {f"datasets/grouped/{n}" for n in (*names, "files/dataset.html", "files/statistics.json")}
+    lists = ("train.csv", "val.csv", "test.csv", "variant_index.json")
+    expected |= {f"datasets/grouped/files/fold{k}/{n}" for k in range(1, 5) for n in lists}
     expected |= {"chunks/chunks.parquet", "chunks/chunks.csv", "report.html", "curves.parquet"}
     expected |= {f"{t}.{s}" for t in ("metrics", "metrics_per_recording", "matches") for s in ("parquet", "csv")}
     expected |= {f"evaluation/{MODEL}/{t}.parquet" for t in ("selections", "matches", "counts")}
@@ -178,7 +185,7 @@ def test_the_same_seed_gives_the_same_metrics(finished):
     flow, _ = finished
     first = (flow.folder / "results" / "metrics.csv").read_bytes()
     again = flow.layer({"results_dir": "again"})
-    done = again.run("-j1", "again/metrics.csv")
+    done = again.run("-j2", "again/metrics.csv")
     assert done.returncode == 0, done.stderr
     assert (flow.folder / "again" / "metrics.csv").read_bytes() == first
 

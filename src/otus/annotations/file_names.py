@@ -47,8 +47,25 @@ def read_name(path: str, source: AnnotationSource, extent_of: ExtentOf) -> Annot
     return result
 
 
+def cut_from(path: str, source: AnnotationSource) -> str | None:
+    """Return the recording that the name of the audio file at `path` names, read as `source` says.
+
+    None if it names none: then the annotation is of the file itself, or the name does not fit.
+    """
+    if source.format == "alpaca_hums":
+        hum = _hum_match(path)
+        return hum["recording"] if hum else None
+    if source.format == "names" and (match := re.search(source.pattern or "", path)):
+        return match.groupdict().get("recording") or None
+    return None
+
+
+def _hum_match(path: str) -> re.Match[str] | None:
+    return next(filter(None, (pattern.fullmatch(_own(path)) for pattern in _HUMS)), None)
+
+
 def _hum(path: str, source: AnnotationSource) -> AnnotationFile:
-    match = next(filter(None, (pattern.fullmatch(_own(path)) for pattern in _HUMS)), None)
+    match = _hum_match(path)
     if match is None:
         example = "is not that of a hum, such as tape.wav_110_125.wav_450.65_451.04Q3.wav"
         return _misfit("alpaca_hums", example, "rename the file, or leave it out of the glob")

@@ -1,8 +1,10 @@
 """Raven selection tables: tab separated, one row per selection and view, over one recording or several."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -85,7 +87,9 @@ def read_raven(text: str, source: AnnotationSource, name: str) -> AnnotationFile
 
     Where the table has `File Offset (s)`, the times count from the beginning of the row's `Begin File`.
     `Delta Time (s)` stands for an end time that is missing. A selection that ends in another file than it began in
-    is a problem. `name` is the file's in messages. Raises DataError if `source.label_column` is not in the header.
+    is a problem. So is a whole table of several files without that column whose times run on from each file to the
+    next, as far as the times tell. `name` is the file's in messages. Raises DataError if `source.label_column` is not
+    in the header.
     """
     lines = separated(text, "\t", quoted=False)
     if not lines:
@@ -97,14 +101,17 @@ def read_raven(text: str, source: AnnotationSource, name: str) -> AnnotationFile
         reason = f"is no Raven table: it lacks the begin or end time (columns: {found})"
         return unusable(reason, "export it again", n_rows=n_rows)
     labels = _label_column(lines, layout.columns, source, name)
-    if labels is None and source.label is None and n_rows:
-        return unusable(
-            f"names no label (columns: {listed(header)})",
-            "set `label` or `label_column` in its annotation source",
-            "raven",
-            n_rows,
-        )
     rows = _rows(lines, layout, labels)
+    if labels is None and source.label is None and n_rows:
+        what = f"names no label (columns: {listed(header)})"
+        return _unusable_rows(rows, what, "set `label` or `label_column` in its annotation source")
+    if not layout.has_offset and (several := _running_on(rows)):
+        what = f"names {several} recordings but has no column File Offset (s)"
+        return _unusable_rows(
+            rows,
+            f"{what}, and its times seem to count on over all of them",
+            "in Raven add the measurement File Offset (s) and save the table again",
+        )
     selections = _selections(rows) if layout.has_views else [[row] for row in rows]
     result = AnnotationFile("raven", n_rows=n_rows, n_views=sum(len(views) - 1 for views in selections))
     for row in map(_merged, selections):
@@ -169,6 +176,32 @@ def _rows(lines: list[Line], layout: _Layout, labels: int | None) -> list[_Row]:
         surplus = f"has {len(cells)} cells, but the header has {width}" if any(cells[width:]) else ""
         rows.append(_Row._make((line, *values, recording, elsewhere, padded[label_place], surplus)))
     return rows
+
+
+def _unusable_rows(rows: list[_Row], reason: str, remedy: str) -> AnnotationFile:
+    """A table of which nothing can be used: the same problem for every recording that its rows name."""
+    counts = Counter(row.recording or None for row in rows)
+    problems = [Problem(None, reason, remedy, recording, n_rows) for recording, n_rows in counts.items()]
+    return AnnotationFile("raven", problems=problems, n_rows=len(rows))
+
+
+def _running_on(rows: list[_Row]) -> int:
+    """The number of recordings if there are several and each begins later than all rows of those before it, else 0.
+
+    The recordings count in the order of the table. Two that begin at the same time do not run on: no moment of a
+    whole is in two of its parts.
+    """
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    for row in rows:
+        start_s = number(row.start)
+        if row.recording and start_s is not None:
+            file = row.recording.casefold()
+            first[file] = min(first.get(file, start_s), start_s)
+            last[file] = max(last.get(file, start_s), start_s)
+    files = list(first)
+    runs_on = all(first[after] > last[before] for before, after in pairwise(files))
+    return len(files) if runs_on and len(files) > 1 else 0
 
 
 def _defect(row: _Row) -> tuple[str, str] | None:

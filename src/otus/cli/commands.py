@@ -1,10 +1,17 @@
 """What each `otus` command does. Heavy imports stay inside, so that `otus --help` answers at once."""
 
 import argparse
+import dataclasses
 import shlex
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from otus.errors import DataError
+from otus.errors import DataError, OtusError
+
+if TYPE_CHECKING:
+    from otus.config import Config
+    from otus.inventory import Inventory
 
 #: Threads of `otus check`, which may run on a login node.
 _MOST_THREADS = 4
@@ -29,9 +36,11 @@ def init(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Check the config and take the inventory; what was found in unchanged files is kept for the next time."""
+    """Check the config, take the inventory and make every dataset variant, each whether or not another one fails.
+
+    What was found in unchanged files is kept for the next time.
+    """
     from otus.config import load_config
-    from otus.datasets import make_variant, verdict
     from otus.doctor.machine import usable_cores
     from otus.inventory import summary_lines, take_inventory
 
@@ -46,28 +55,56 @@ def check(options: argparse.Namespace) -> int:
         workers=min(usable_cores(), _MOST_THREADS),
         cache=Path(config.results_dir, "cache", "inventory.parquet"),
     )
-    lines = ["config: ok", *summary_lines(inventory)]
-    for name, dataset in config.datasets.items():
+    print("\n".join(["config: ok", *summary_lines(inventory), *_quarantine_lines(inventory)]), flush=True)
+    failures = [_check_dataset(name, config, inventory) for name in config.datasets]
+    return next(filter(None, failures), 0)
+
+
+def _quarantine_lines(inventory: "Inventory") -> list[str]:
+    """The entries that somebody may want to do something about, as lines."""
+    quarantine = inventory.quarantine[inventory.quarantine["kind"] != "cutout"].astype({"row": object})
+    quarantine = quarantine.where(quarantine.notna(), None)
+    lines = []
+    for row in quarantine.head(_MOST_LINES).itertuples(index=False):
+        where = row.path if row.row is None else f"{row.path}, row {row.row}"
+        lines.append(f"quarantine: {where}: {row.reason}")
+    if len(quarantine) > _MOST_LINES:
+        more = len(quarantine) - _MOST_LINES
+        lines.append(f"quarantine: {more} more; `snakemake inventory` writes all to quarantine.csv")
+    return lines
+
+
+def _check_dataset(name: str, config: "Config", inventory: "Inventory") -> int:
+    """Tell what a dataset variant consists of, or on standard error why it cannot be made; return the exit code."""
+    from otus.clipfiles.verdicts import noise_sentences
+    from otus.datasets import make_variant, read_selections, verdict
+
+    settings = config.datasets[name]
+    selections, remark = None, ""
+    try:
+        if settings.hard_negatives is not None:
+            alarms = Path(settings.hard_negatives.selections)
+            if alarms.is_file():
+                selections = read_selections(alarms, inventory.recordings)
+            else:
+                remark = f" Its hard_negatives.selections, {alarms}, is not there yet: checked without."
         variant = make_variant(
             inventory.recordings,
             inventory.annotations,
+            selections,
             dataset=name,
             targets=config.corpus.targets,
             split=config.split,
-            settings=dataset,
+            settings=settings,
             seed=config.seed,
         )
-        counts = variant.clips.drop_duplicates("clip_id")["class"].value_counts().to_dict()
-        clips = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), reverse=True))
-        lines.append(f"dataset {name}: {clips} clips; {verdict(variant.leakage)}.")
-    print("\n".join(lines))
-    quarantine = inventory.quarantine.astype({"row": object})
-    quarantine = quarantine.where(quarantine.notna(), None)
-    for row in quarantine.head(_MOST_LINES).itertuples(index=False):
-        where = row.path if row.row is None else f"{row.path}, row {row.row}"
-        print(f"quarantine: {where}: {row.reason}")
-    if len(quarantine) > _MOST_LINES:
-        print(f"quarantine: {len(quarantine) - _MOST_LINES} more; `snakemake inventory` writes all to quarantine.csv")
+    except OtusError as error:
+        print(f"dataset {name}: {error}{remark}", file=sys.stderr)
+        return error.exit_code
+    counts = variant.clips.drop_duplicates("clip_id")["class"].value_counts().to_dict()
+    clips = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), reverse=True))
+    noise = " ".join(noise_sentences(dataclasses.asdict(variant.noise)))
+    print(f"dataset {name}: {clips} clips; {verdict(variant.leakage)}. {noise}{remark}", flush=True)
     return 0
 
 

@@ -64,7 +64,8 @@ def _default(field: FieldInfo) -> str:
         return "see below"
     if value is PydanticUndefined:
         return ""
-    return f"`{'null' if value is None else value if isinstance(value, str) else repr(value)}`"
+    shown = "null" if value is None else value if isinstance(value, str) else repr(value)
+    return f"`{shown.replace('|', chr(92) + '|')}`"
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

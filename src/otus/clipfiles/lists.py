@@ -60,17 +60,24 @@ def index_entries(
 
 
 def variant_index(
-    entries: Mapping[int, dict[str, Any]], sides: Iterable[tuple[int, str]], *, strategy: str, created_at: str
+    entries: Mapping[int, dict[str, Any]],
+    sides: Iterable[tuple[int, str]],
+    *,
+    strategy: str,
+    leaky: bool,
+    created_at: str,
 ) -> str:
     """Return the alpaca `variant_index.json` of one fold: `meta`, and the entries of the clips in `sides`, one a line.
 
-    `entries` are those of index_entries, `sides` pairs of a uid and the clip's split.
+    `entries` are those of index_entries, `sides` pairs of a uid and the clip's split. `leaky` says that one recording
+    may stand on several sides.
     """
     listed = [{**entries[uid], "split": split} for uid, split in sides]
     classes, splits = Counter(entry["class"] for entry in listed), Counter(entry["split"] for entry in listed)
     meta = {
         "created_at": created_at,
         "split_strategy": strategy,
+        "leaky": leaky,
         "n_total": len(listed),
         "n_target": classes["target"],
         "n_noise": classes["noise"],

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from otus.clipfiles.sheets import write_sheets
 from otus.clipfiles.statistics import clip_statistics, group_sides, histogram, side_statistics
 from otus.clipfiles.verdicts import leakage_verdicts
 from otus.config import ClipFileSettings, ClipImageSettings, DatasetSettings
-from otus.errors import DataError
+from otus.errors import DataError, MissingPartError
 
 _MARK = "statistics.json"
 
@@ -70,7 +71,7 @@ def describe_dataset(
         sheets = _write_sheets(new, named, sides, written, files.spectrograms)
         pictures = {uid: f"../{path}" for uid, path in written.pictures.items()}
         entries = index_entries(named, several_targets=len(targets) > 1, pictures=pictures)
-        made = _write_folds(new, entries, sides, folds, strategy=settings.strategy, created_at=created_at)
+        made = _write_folds(new, entries, sides, folds, settings, created_at)
         n_tables = _write_selection_tables(new / "selection_tables", selection_tables(named, sides, tables.annotations))
         statistics = {
             "dataset": dataset,
@@ -119,11 +120,10 @@ def _write_folds(
     entries: Mapping[int, dict[str, Any]],
     sides: pd.DataFrame,
     folds: Sequence[int],
-    *,
-    strategy: str,
+    settings: DatasetSettings,
     created_at: str,
 ) -> list[str]:
-    """Write the lists and the index of every fold; return the names of their folders."""
+    """Write the lists and the index of every fold, and link its sounds; return the names of the folders."""
     pairs: dict[int, list[tuple[int, str]]] = {fold: [] for fold in folds}
     for uid, fold, split in zip(sides["uid"], sides["fold"], sides["split"], strict=True):
         if uid in entries:
@@ -134,9 +134,31 @@ def _write_folds(
         for split in SPLITS:
             text = file_list(entries[uid]["fn"] for uid, side in own if side == split)
             (here / f"{split}.csv").write_bytes(text.encode())
-        index = variant_index(entries, own, strategy=strategy, created_at=created_at)
+        index = variant_index(entries, own, strategy=settings.strategy, leaky=settings.leaky, created_at=created_at)
         (here / "variant_index.json").write_text(index, encoding="utf-8")
+        _link_sounds(folder / "audio", here, sorted({entries[uid]["fn"] for uid, _ in own}))
     return [f"fold{fold}" for fold in pairs]
+
+
+def _link_sounds(sounds: Path, here: Path, names: Sequence[str]) -> None:
+    """Link those of the sounds that there are into the folder `here`: ANIMAL-SPOT wants them beside its lists.
+
+    A disk without hard links, or with too many of one file, gets relative symbolic links. Raises MissingPartError if
+    it has neither.
+    """
+    for name in names:
+        if not (sounds / name).is_file():
+            continue
+        try:
+            os.link(sounds / name, here / name)
+        except OSError:
+            try:
+                (here / name).symlink_to(Path("..", sounds.name, name))
+            except OSError as error:
+                raise MissingPartError(
+                    f"{here.parent.parent}: clip_files.audio needs hard or symbolic links there, and none can be made "
+                    f"({error.strerror}); set results_dir to a folder on another disk, or clip_files.audio to false."
+                ) from error
 
 
 def _statistics(

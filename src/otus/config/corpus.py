@@ -91,13 +91,17 @@ def _gives_a_date(time_format: str) -> bool:
     return read.date() == _SOME_MOMENT.date()
 
 
+#: Suffixes of audio files (otus.fingerprint.AUDIO_SUFFIXES) as part of a regular expression.
+_AUDIO = "(?:wav|flac|ogg|oga|opus|mp3|aiff?|au|w64|rf64|caf)"
+
+
 class ExtractSettings(Settings):
     """Recordings that are stretches of longer raw recordings, as their names say."""
 
     pattern: str = Field(
-        r"(?P<parent>[^/]+?\.wav)_(?P<start>\d+(?:\.\d+)?)_(?P<end>\d+(?:\.\d+)?)\.wav$",
+        rf"(?i)(?P<parent>[^/]+?\.{_AUDIO})_(?P<start>\d+(?:\.\d+)?)_(?P<end>\d+(?:\.\d+)?)\.{_AUDIO}$",
         description="Regular expression with (?P<parent>...), the raw recording's file name, and (?P<start>...) and "
-        "(?P<end>...); the default reads tape.wav_110_125.wav.",
+        "(?P<end>...); the default reads tape.wav_110_125.wav, in upper or lower case and with any audio suffix.",
     )
     unit: Literal["auto", "seconds", "minutes"] = Field(
         "auto", description="Unit of start and end; auto = the one that agrees with the length of each file."
@@ -206,9 +210,9 @@ class CorpusSettings(Settings):
         description="Layouts of paths, tried in their order. Without any, a usual time in the file name is read.",
     )
     extracts: ExtractSettings | None = Field(
-        None,
-        description="Recordings cut from raw recordings: an extract belongs to the group of its raw recording, whose "
-        "rest may serve as noise (datasets.*.fallback_raw).",
+        default_factory=ExtractSettings,
+        description="Recordings cut from raw recordings, as their names say: an extract belongs to the group of its "
+        "raw recording, whose rest may serve as noise (datasets.*.fallback_raw). null = no name says that.",
     )
     audio_check: Literal["full", "ends"] = Field(
         "full",

@@ -88,8 +88,8 @@ class DatasetSettings(Settings):
     min_noise_s: Positive = Field(1.0, description="Shortest mined noise clip; longer calls have noise as long.")
     fallback_raw: bool = Field(
         False,
-        description="Where labelled extracts have no room for noise, take it from the rest of their raw recordings, "
-        "which nobody has labelled (needs corpus.extracts).",
+        description="With noise_from own: where an extract has no room for the noise of its calls, take it from the "
+        "rest of its raw recording, which nobody has labelled (needs corpus.extracts).",
     )
     max_per_recording: int | None = Field(
         None, ge=1, description="At most so many target clips of one label and recording, drawn at random."
@@ -106,6 +106,12 @@ class DatasetSettings(Settings):
             raise ValueError(f"fractions must add up to 1, not {sum(self.fractions):g}")
         if self.fractions is not None and min(self.fractions) <= 0.0:
             raise ValueError("fractions: train, val and test must each have a share")
+        return self
+
+    @model_validator(mode="after")
+    def _fallback_is_of_the_call(self) -> "DatasetSettings":
+        if self.fallback_raw and self.noise_from != "own":
+            raise ValueError("fallback_raw goes with noise_from: own (the call's recording, else the rest of its tape)")
         return self
 
     @property

@@ -1,13 +1,19 @@
 """Clips before they are dealt to sides: target calls, labelled confusers, what is left out, noise."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from otus.config import UNKNOWN, DatasetSettings
+from otus.datasets.hard_negatives import Selections
 from otus.datasets.noise import NoiseReport, checked, mine_noise
+from otus.datasets.overlaps import overlaps
 from otus.seeds import derive_seed
+
+#: A time in seconds that was a whole number of samples is off by less than this many samples.
+_ROUNDING = 1e-3
 
 #: What a clip is before it is dealt; the other columns of the table come with its side.
 COLUMNS = ["recording_id", "start_sample", "end_sample", "class", "label", "quality", "group", "origin"]
@@ -16,7 +22,7 @@ COLUMNS = ["recording_id", "start_sample", "end_sample", "class", "label", "qual
 def collect_clips(
     recordings: pd.DataFrame,
     annotations: pd.DataFrame,
-    selections: pd.DataFrame | None,
+    selections: Selections | None,
     *,
     targets: Sequence[str],
     settings: DatasetSettings,
@@ -26,12 +32,20 @@ def collect_clips(
 
     Target calls are class target; labels that are no target, mined time and false alarms (`selections` of an earlier
     model) are class noise; the label unknown and calls below the lowest quality are class unknown, which is neither.
+    A confuser that overlaps a call or something unknown is no clip: it is no clean example of noise.
     """
     used = labelled_recordings(recordings)
     rows = annotations[annotations["recording_id"].isin(used["recording_id"])]
-    annotated = _limited(_annotated(rows, used, targets, settings), settings, seed)
-    noise, report = mine_noise(
-        recordings, rows, annotated[annotated["class"] == "target"], selections, settings=settings, seed=seed
+    every = _annotated(rows, used, targets, settings)
+    clean = _without_mixtures(every)
+    annotated = _limited(clean, settings, seed)
+    calls = annotated[annotated["class"] == "target"]
+    noise, report = mine_noise(recordings, rows, calls, selections, settings=settings, seed=seed)
+    unrated = calls["quality"].notna() & quality_number(calls["quality"]).isna()
+    report = replace(
+        report,
+        confusers_left_out=len(every) - len(clean),
+        unrated_calls=0 if settings.min_quality is None else int(unrated.sum()),
     )
     clips = pd.concat([annotated, noise], ignore_index=True)
     clips["group"] = clips["recording_id"].map(recordings.set_index("recording_id")["group"])
@@ -59,8 +73,8 @@ def _annotated(
     """One clip per annotation, cut at whole samples."""
     facts = used.set_index("recording_id")
     rate, length = (rows["recording_id"].map(facts[c]).to_numpy(dtype=float) for c in ("sample_rate", "n_samples"))
-    start = np.floor(rows["start_s"].to_numpy(dtype=float) * rate).astype(np.int64)
-    end = np.minimum(np.ceil(rows["end_s"].to_numpy(dtype=float) * rate), length).astype(np.int64)
+    start = np.floor(rows["start_s"].to_numpy(dtype=float) * rate + _ROUNDING).astype(np.int64)
+    end = np.minimum(np.ceil(rows["end_s"].to_numpy(dtype=float) * rate - _ROUNDING), length).astype(np.int64)
     kind = np.where(rows["label"].isin(list(targets)), "target", "noise")
     left_out = (rows["label"] == UNKNOWN).to_numpy()
     if settings.min_quality is not None:
@@ -78,6 +92,16 @@ def _annotated(
             "origin": "annotation",
         }
     )
+
+
+def _without_mixtures(clips: pd.DataFrame) -> pd.DataFrame:
+    """The clips without confusers in which a call, or something unknown, is heard as well."""
+    confuser = (clips["class"] == "noise").to_numpy()
+    keys, start, end = (clips[name].to_numpy() for name in ("recording_id", "start_sample", "end_sample"))
+    inner = start[confuser] + 1, end[confuser] - 1  # what ends where a call begins shares a sample by rounding only
+    mixed = np.zeros(len(clips), dtype=bool)
+    mixed[confuser] = overlaps(keys[confuser], *inner, keys[~confuser], start[~confuser], end[~confuser])
+    return clips[~mixed].reset_index(drop=True)
 
 
 def _limited(clips: pd.DataFrame, settings: DatasetSettings, seed: int) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Noise: time that nobody has labelled, drawn evenly from all the room there is, and false alarms."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from otus.config import DatasetSettings
-from otus.datasets.hard_negatives import false_alarm_clips
+from otus.datasets.hard_negatives import Selections, false_alarm_clips
+from otus.datasets.overlaps import annotations_heard
 from otus.datasets.room import Room, Slot, free_slots
 from otus.errors import StageError
 from otus.seeds import derive_seed
@@ -23,7 +24,10 @@ class NoiseReport:
     """How much noise was asked for, where it came from, and what the check of the clips found.
 
     `recordings_without_room` counts recordings that had no room for a clip of their own calls (noise_from: own), or
-    is 0 or 1 for the corpus as a whole; the last three count pairs of noise clips of one recording.
+    is 0 or 1 for the corpus as a whole. `overlapping_noise` and `duplicate_noise` count noise clips that overlap or
+    equal an earlier one of their recording. `confusers_left_out` were drawn over a call or something unknown;
+    `unrated_calls` have a quality without a number, so that min_quality cannot tell; `selections` says what became of
+    every row of a table of false alarms.
     """
 
     wanted: int
@@ -34,6 +38,9 @@ class NoiseReport:
     recordings_without_room: int
     overlapping_noise: int = 0
     duplicate_noise: int = 0
+    confusers_left_out: int = 0
+    unrated_calls: int = 0
+    selections: Mapping[str, int] = field(default_factory=dict)
     examples: tuple[str, ...] = ()
 
 
@@ -41,7 +48,7 @@ def mine_noise(
     recordings: pd.DataFrame,
     annotations: pd.DataFrame,
     calls: pd.DataFrame,
-    selections: pd.DataFrame | None,
+    selections: Selections | None,
     *,
     settings: DatasetSettings,
     seed: int,
@@ -53,7 +60,8 @@ def mine_noise(
     min_noise_s). Mined clips never overlap one another; every position where one fits is equally likely.
     """
     facts = recordings.set_index("recording_id")
-    alarms = false_alarm_clips(selections, recordings, annotations, calls, settings)
+    heard = annotations_heard(recordings, annotations)
+    alarms, became = false_alarm_clips(selections, recordings, heard, calls, settings)
     rates = calls["recording_id"].map(facts["sample_rate"]).to_numpy(dtype=float)
     lasting_s = (calls["end_sample"] - calls["start_sample"]).to_numpy(dtype=float) / rates
     generator = np.random.default_rng(derive_seed(seed, "noise"))
@@ -62,8 +70,8 @@ def mine_noise(
     homes = calls["recording_id"].tolist()
     wanted = [(homes[call], max(float(lasting_s[call]), settings.min_noise_s)) for call in owed[order]]
     labelled = facts[facts["labelled"].astype(bool) & facts["readable"].astype(bool)].sort_index()
-    free = free_slots(labelled, annotations, alarms, settings.margin_s)
-    raw = _raw_slots(recordings, annotations, settings) if settings.fallback_raw else []
+    free = free_slots(labelled, heard, alarms, settings.margin_s)
+    raw = _raw_slots(recordings, heard, settings) if settings.fallback_raw else []
     mined, spare, lacking = _draw_all(wanted, free, raw, facts["parent"], settings, generator)
     noise = pd.concat([_clips(mined, "mined"), _clips(spare, "mined_raw"), alarms], ignore_index=True)
     report = NoiseReport(
@@ -73,6 +81,7 @@ def mine_noise(
         false_alarms=len(alarms),
         unmet=len(wanted) - len(mined) - len(spare),
         recordings_without_room=len(lacking),
+        selections=became,
     )
     return noise, report
 
@@ -120,7 +129,7 @@ def _draw_all(
     """Places for the clips wanted: in labelled time, in raw recordings, and the recordings that had no room."""
     own = settings.noise_from == "own"
     rooms = _rooms(free, own)
-    spare_rooms = _rooms(raw, own)
+    spare_rooms = _rooms(raw, own=True)
     mined: list[Slot] = []
     spare: list[Slot] = []
     lacking: set[str] = set()
@@ -131,7 +140,7 @@ def _draw_all(
             mined.append(place)
             continue
         lacking.add(key)
-        parent = parents[recording] if own else ""
+        parent = parents[recording]
         if parent in spare_rooms and (place := spare_rooms[str(parent)].draw(duration_s, generator)) is not None:
             spare.append(place)
     return mined, spare, lacking

@@ -156,6 +156,8 @@ def _given_sides(
     """The sides that the recordings sheet gives; validation groups are drawn from train if it names none."""
     if settings.folds:
         raise DataError("config: the recordings sheet gives a split, so split.folds must go (or the sheet's column).")
+    if dataset.strategy != "grouped":
+        raise DataError(f"config: the recordings sheet gives a split, so strategy {dataset.strategy} cannot draw one.")
     if dataset.fractions is not None:
         raise DataError("config: the recordings sheet gives a split, so the dataset's fractions must go.")
     if not given.all():

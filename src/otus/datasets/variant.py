@@ -9,6 +9,7 @@ import pandas as pd
 from otus.config import DatasetSettings, SplitSettings
 from otus.datasets.clip_splits import split_clips
 from otus.datasets.clips import collect_clips
+from otus.datasets.hard_negatives import Selections
 from otus.datasets.leakage import leakage_table, verdict
 from otus.datasets.noise import NoiseReport
 from otus.datasets.splits import make_splits
@@ -30,7 +31,7 @@ class Variant:
 def make_variant(
     recordings: pd.DataFrame,
     annotations: pd.DataFrame,
-    selections: pd.DataFrame | None = None,
+    selections: Selections | None = None,
     *,
     dataset: str,
     targets: Sequence[str],

@@ -13,7 +13,7 @@ def check_audio_files(found: Iterable[str], recordings: pd.DataFrame, quarantine
 
     `found` are the paths as tables show them.
     """
-    left_out = quarantine[quarantine["kind"].isin(["duplicate", "recording"])]["path"]
+    left_out = quarantine[quarantine["kind"].isin(["cutout", "duplicate", "recording"])]["path"]
     nameless = left_out[~left_out.isin(recordings["path"])]
     _compare(Counter(found), Counter([*recordings["path"], *nameless]), "audio file")
 

@@ -11,7 +11,7 @@ from otus.annotations.text import number
 from otus.config import ExtractSettings
 from otus.errors import DataError
 from otus.fingerprint import is_audio
-from otus.inventory.names import group_of, safe_id
+from otus.inventory.names import absent_id, group_of, safe_id
 from otus.inventory.recordings import AudioFile
 from otus.inventory.sheet import SheetEntry
 
@@ -25,11 +25,11 @@ BEYOND = "reaches beyond the end of its raw recording"
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """What the name of an extract says: the file name of its raw recording, the path of that if it is in the corpus
-    (else None), where in it the extract begins (None if that cannot be told), and what is odd about it.
+    """What the name of an extract says: the path at which its raw recording lies or would lie, the same if it is in
+    the corpus (else None), where in it the extract begins (None if that cannot be told), and what is odd about it.
     """
 
-    raw_name: str
+    place: str
     raw: str | None
     start_s: float | None
     flag: str | None
@@ -74,23 +74,32 @@ class _Names:
         if raw is None and self.stems.get(_stem(name), 0) > 1:
             raise DataError(
                 f"{path}: there are several recordings '{name}' that it may be an extract of; move it beside the right "
-                "one, or rename them."
+                "one or rename them, or set corpus.extracts: null if no recording is an extract."
             )
         start_s = _start_s(match["start"], match["end"], self.settings.unit, duration_s)
-        return Extract(name, raw, start_s, DISAGREES if start_s is None and duration_s is not None else None)
+        flag = DISAGREES if start_s is None and duration_s is not None else None
+        return Extract(raw or _beside(path, name), raw, start_s, flag)
 
     def first_raw(self, path: str, found: Mapping[str, Extract]) -> Extract:
         """The extract at `path` as one of the recording at the beginning of the chain, be that one there or not."""
         extract, seen = found[path], {path}
         while True:
-            place = extract.raw or _beside(path, extract.raw_name)
-            above = found.get(place) if extract.raw else self.read(place, None)
-            if above is None or place in seen:
+            above = found.get(extract.raw) if extract.raw else self.read(extract.place, None)
+            if above is None or extract.place in seen:
                 return extract
-            seen.add(place)
+            seen.add(extract.place)
             known = extract.start_s is not None and above.start_s is not None
             start_s = (extract.start_s or 0.0) + (above.start_s or 0.0) if known else None
-            extract = Extract(above.raw_name, above.raw, start_s, extract.flag)
+            extract = Extract(above.place, above.raw, start_s, extract.flag)
+
+
+def raw_keys(extracts: Mapping[str, Extract], ids: Mapping[str, str]) -> dict[str, str]:
+    """Return, by path of an extract, the key that all extracts of its raw recording share.
+
+    It is the recording_id (from `ids`, by path) of the raw recording. Where that is not in the corpus, the place
+    beside its extract counts: two tapes of one name in two folders are two.
+    """
+    return {path: ids[extract.raw] if extract.raw else absent_id(extract.place) for path, extract in extracts.items()}
 
 
 def groups_of(
@@ -107,7 +116,7 @@ def groups_of(
     the raw recording, beside the extract if it is not in the corpus; under the rule `recording` its name is the group
     then. Raises DataError if the rule finds nothing, or the sheet gives two groups to what is of one raw recording.
     """
-    family = {path: _raw_path(path, extracts) for path in paths}
+    family = {path: extracts[path].place if path in extracts else path for path in paths}
     by_sheet = _groups_in_sheet(family, sheet)
     groups = {}
     for path in paths:
@@ -115,7 +124,7 @@ def groups_of(
         if family[path] in by_sheet:
             groups[path] = by_sheet[family[path]]
         elif extract is not None and extract.raw is None and rule == "recording":
-            groups[path] = safe_id(extract.raw_name)
+            groups[path] = safe_id(_name(extract.place))
         else:
             groups[path] = group_of(family[path], ids.get(family[path], ""), rule)
     _say_same_names(extracts, groups, progress)
@@ -146,7 +155,7 @@ def _say_same_names(
     by_name: dict[str, set[str]] = {}
     for path, extract in extracts.items():
         if extract.raw is None:
-            by_name.setdefault(extract.raw_name, set()).add(groups[path])
+            by_name.setdefault(_name(extract.place), set()).add(groups[path])
     several = sorted(name for name, found in by_name.items() if len(found) > 1)
     if several:
         progress(
@@ -176,18 +185,16 @@ def _within_raw(path: str, extract: Extract, durations_s: Mapping[str, float]) -
     return extract if over_s <= _TOLERANCE * raw_s + _TOLERANCE_S else replace(extract, start_s=None, flag=BEYOND)
 
 
-def _raw_path(path: str, extracts: Mapping[str, Extract]) -> str:
-    """The path of the raw recording; where it would be, beside its extract, if it is not in the corpus."""
-    extract = extracts.get(path)
-    return path if extract is None else extract.raw or _beside(path, extract.raw_name)
-
-
 def _beside(path: str, name: str) -> str:
     folder = path.rpartition("/")[0]
     return f"{folder}/{name}" if folder else name
 
 
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
 def _stem(path: str) -> str:
     """A file name for comparing, without its audio suffix."""
-    name = unicodedata.normalize("NFC", path.rpartition("/")[2]).casefold()
+    name = unicodedata.normalize("NFC", _name(path)).casefold()
     return name.rpartition(".")[0] if is_audio(name) else name

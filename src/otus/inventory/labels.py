@@ -13,6 +13,7 @@ from otus.annotations import (
     ExtentOf,
     LabelMap,
     Pairing,
+    Problem,
     RecordingIndex,
     idle_entries,
     mapped_label,
@@ -178,16 +179,25 @@ def _attach(
         else:
             labels.rows.append(AttachedRow(recording, file, fitted))
             usable.add(recording)
-    for problem in content.problems:
-        kind = "table" if problem.row is None else "row"
-        labels.quarantine.append(Quarantined(kind, file, problem.row, problem.reason, problem.remedy, problem.n_rows))
-        lost.add(pair(problem.recording).recording)
+    lost |= {pair(problem.recording).recording for problem in content.problems}
+    labels.quarantine += _problems(file, content.problems)
     if not content.n_rows and not content.problems:
         homeless |= _attach_empty(labels, pair(None).recording, durations_s)
     labels.quarantine += [_homeless(file, reference, rows, pair(reference)) for reference, rows in homeless.items()]
     labels.quarantine += [_dropped(file, label, count) for label, count in dropped.items()]
     labels.labelled |= usable
     labels.unusable |= {recording for recording in lost - usable if recording is not None}
+
+
+def _problems(file: str, problems: Iterable[Problem]) -> list[Quarantined]:
+    """The quarantine rows of a file; one for what is wrong with the whole of it, however many recordings that hits."""
+    n_rows: Counter[tuple[int | None, str, str]] = Counter()
+    for problem in problems:
+        n_rows[problem.row, problem.reason, problem.remedy] += problem.n_rows
+    return [
+        Quarantined("table" if row is None else "row", file, row, reason, remedy, count)
+        for (row, reason, remedy), count in n_rows.items()
+    ]
 
 
 def _attach_empty(

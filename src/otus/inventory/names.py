@@ -44,6 +44,11 @@ def safe_id(name: str) -> str:
     return plain if exact and len(plain) <= _LONGEST_ID else _with_digest(plain, name)
 
 
+def absent_id(path: str) -> str:
+    """Return an id for a recording that would lie at `path` but is not there: it is that of no recording."""
+    return _with_digest(_plain_id(path)[0], path)
+
+
 def group_of(path: str, recording_id: str, rule: str) -> str:
     """Return the group of a recording under `corpus.group`: its id, its folder, or what a regular expression finds.
 
@@ -75,10 +80,11 @@ class Origin:
 def origin_of(path: str, patterns: Sequence[NamePattern]) -> Origin:
     """Return what `path` says under the first of `patterns` that fits it.
 
-    A pattern without a group `time`, or none that fits, leaves the usual time in the file name; see start_time.
+    Without patterns, or where none fits or the one that does has no group `time`, the usual time in the file name
+    counts; see start_time.
     """
     if not patterns:
-        return Origin(None, None, start_time(path))
+        return Origin(None, None, *_usual_time(path))
     for layout in patterns:
         match = re.search(layout.pattern, path)
         if match is None:
@@ -86,7 +92,7 @@ def origin_of(path: str, patterns: Sequence[NamePattern]) -> Origin:
         found = match.groupdict()
         site, recorder = found.get("site") or None, found.get("recorder") or None
         if "time" not in found:
-            return Origin(site, recorder, start_time(path))
+            return Origin(site, recorder, *_usual_time(path))
         began = _moment(found["time"] or "", layout.time_format)
         return Origin(site, recorder, began, None if began else NO_DATE)
     return Origin(None, None, start_time(path), NO_PATTERN)
@@ -97,8 +103,29 @@ def start_time(path: str) -> str | None:
 
     A date without a time of day is not enough, and 2021-02-30 is no date.
     """
+    return _usual_moment(_bare_name(path))
+
+
+def _usual_time(path: str) -> tuple[str | None, str | None]:
+    """When the recording began, and the flag of a file name with something like a time that is none."""
+    name = _bare_name(path)
+    began = _usual_moment(name)
+    return began, NO_DATE if began is None and any(clock.search(name) for clock in _CLOCKS) else None
+
+
+def _bare_name(path: str) -> str:
     name = path.rpartition("/")[2]
-    return _usual_moment(name.rpartition(".")[0] if is_audio(name) else name)
+    return name.rpartition(".")[0] if is_audio(name) else name
+
+
+def later(moment: str, seconds: float) -> str | None:
+    """Return the moment (ISO text) so many seconds later, to the millisecond; None if the calendar ends before."""
+    try:
+        began = datetime.datetime.fromisoformat(moment) + datetime.timedelta(milliseconds=round(1000 * seconds))
+    except OverflowError:
+        return None
+    text = began.isoformat(timespec="milliseconds" if began.microsecond else "seconds")
+    return f"{text.removesuffix('+00:00')}Z" if moment.endswith("Z") else text
 
 
 def _moment(text: str, time_format: str | None) -> str | None:

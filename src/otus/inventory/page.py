@@ -23,8 +23,9 @@ _LENGTHS_S = (0.1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 720
 
 _KINDS = {
     "folder": "Folders that may not be opened",
-    "recording": "Recordings that cannot be read",
+    "recording": "Audio files left out",
     "duplicate": "Copies of other recordings",
+    "cutout": "Cut-out calls, read as annotations",
     "unlabelled": "Recordings that are not labelled",
     "table": "Annotation files, or all rows of a recording in one",
     "row": "Rows of annotation files",

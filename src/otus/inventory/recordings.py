@@ -11,7 +11,7 @@ from otus.inventory.examine import Content, Examined
 class Quarantined:
     """Something left out, why, and what to do.
 
-    `kind` is folder, recording, duplicate, table, row, dropped, sheet or unlabelled.
+    `kind` is folder, recording, duplicate, cutout, table, row, dropped, sheet or unlabelled.
     `n_rows` is the number of annotation rows that this entry stands for; 0 for a whole recording or file.
     """
 

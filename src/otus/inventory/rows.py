@@ -8,7 +8,7 @@ from otus.config import CorpusSettings
 from otus.inventory.extracts import Extract
 from otus.inventory.flags import flags_text
 from otus.inventory.labels import Labels
-from otus.inventory.names import origin_of
+from otus.inventory.names import later, origin_of
 from otus.inventory.recordings import AudioFile, Quarantined
 from otus.inventory.sheet import SheetEntry
 
@@ -20,6 +20,7 @@ class Known:
     ids: Mapping[str, str]
     groups: Mapping[str, str]
     extracts: Mapping[str, Extract]
+    raws: Mapping[str, str]
     sheet: Mapping[str, SheetEntry]
     labels: Labels
 
@@ -45,9 +46,10 @@ def recording_row(file: AudioFile, settings: CorpusSettings, known: Known, label
         "subtype": info.subtype if info else None,
         "sha256": file.sha256,
         "content_sha256": content.sha256 if content else None,
-        "start_time": origin.start_time,
+        "start_time": _began(origin.start_time, extract, settings),
         "site": (entry and entry.site) or origin.site,
         "recorder": origin.recorder,
+        "raw": known.raws.get(file.path),
         "parent": known.ids[extract.raw] if extract and extract.raw else None,
         "parent_start_s": extract.start_s if extract else None,
         "peak_dbfs": levels.peak_dbfs if levels else None,
@@ -60,6 +62,13 @@ def recording_row(file: AudioFile, settings: CorpusSettings, known: Known, label
         "readable": info is not None,
         "error": file.error,
     }
+
+
+def _began(start_time: str | None, extract: Extract | None, settings: CorpusSettings) -> str | None:
+    """When a recording began; an extract whose name gives the time of its raw recording began so much later."""
+    if start_time is None or extract is None or start_time != origin_of(extract.place, settings.names).start_time:
+        return start_time
+    return None if extract.start_s is None else later(start_time, extract.start_s)
 
 
 def is_labelled(file: AudioFile, settings: CorpusSettings, labels: Labels, n_extracts: int) -> bool:

@@ -3,19 +3,20 @@
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from otus.annotations.pairing import index_recordings
-from otus.annotations.text import listed
-from otus.config import CorpusSettings
+from otus.annotations.file_names import cut_from
+from otus.annotations.pairing import RecordingIndex, index_recordings, recording_named
+from otus.annotations.text import excerpt, listed
+from otus.config import CorpusSettings, ExtractSettings
 from otus.errors import DataError
-from otus.fingerprint import CorpusFiles, closed_folders, select_files, walk
+from otus.fingerprint import CorpusFiles, explore, select_files
 from otus.inventory.accounts import check_annotation_files, check_audio_files
-from otus.inventory.extracts import find_extracts, groups_of
+from otus.inventory.extracts import Extract, find_extracts, groups_of, raw_keys
 from otus.inventory.labels import Labels, attach_labels
 from otus.inventory.names import recording_ids
 from otus.inventory.recordings import AudioFile, Quarantined, left_out, not_opened, originals, shown
@@ -54,10 +55,13 @@ def take_inventory(
     Raises DataError if a glob or the sheet matches nothing, no recording can be read, no annotation has a target
     label, or the settings contradict each other or the files; StageError if the tables do not add up.
     """
-    selected = select_files(walk(root), settings)
+    found, closed = explore(root)
+    selected = select_files(found, settings)
     files, quarantine = _writable(selected)
-    quarantine += [not_opened(path) for path in closed_folders(root)]
+    quarantine += [not_opened(path) for path in closed]
     _check(root, settings, files)
+    files, cut_outs = _without_cut_outs(root, settings, files)
+    quarantine += cut_outs
     progress(f"{len(files.audio)} audio files and {sum(map(len, files.annotations))} annotation files in {root}")
     audio = survey(root, files.audio, settings.audio_check, workers=workers, cache=cache, progress=progress)
     if all(file.info is None for file in audio):
@@ -81,8 +85,11 @@ def take_inventory(
     recordings = [file for file in audio if kept[file.path] == file.path]
     ids = recording_ids(file.path for file in audio)
     extracts = find_extracts(audio, kept, index, settings.extracts)
+    _say_no_extract(settings, extracts, progress)
     groups = groups_of([file.path for file in recordings], ids, settings.group, extracts, sheet, progress)
-    inventory = _tables(recordings, settings, Known(ids, groups, extracts, sheet, labels), quarantine)
+    inventory = _tables(
+        recordings, settings, Known(ids, groups, extracts, raw_keys(extracts, ids), sheet, labels), quarantine
+    )
     check_audio_files(map(shown, {file.path for file in selected.audio}), inventory.recordings, inventory.quarantine)
     check_annotation_files(
         (file.path for source in files.annotations for file in source),
@@ -154,6 +161,51 @@ def _check(root: Path, settings: CorpusSettings, files: CorpusFiles) -> None:
             owner[file.path] = source.files
     if settings.sheet and files.sheet is None:
         raise DataError(f"corpus.sheet: there is no file {settings.sheet} below {root}; correct its path.")
+
+
+def _without_cut_outs(
+    root: Path, settings: CorpusSettings, files: CorpusFiles
+) -> tuple[CorpusFiles, list[Quarantined]]:
+    """The files without the audio that is a call cut out of a recording, as an annotation source reads its name.
+
+    Such a call would be a recording of its own: in another group than the one it was cut from, and as noise if it has
+    no annotation. Raises DataError if nothing else is left.
+    """
+    audio = {file.path for file in files.audio}
+    index: RecordingIndex | None = None
+    quarantine = []
+    for source, found in zip(settings.annotations, files.annotations, strict=True):
+        for file in found:
+            clip = cut_from(file.path, source)
+            if clip is None or file.path not in audio:
+                continue
+            index = index or index_recordings(sorted(audio))
+            named = recording_named(index, clip, file.path).recording
+            if named is None:  # not there, or one of several with a name like that of this file
+                named = recording_named(index_recordings([file.path]), clip, file.path).recording
+            if named != file.path:
+                reason = f"is a cut-out call of {excerpt(clip)}, read as an annotation"
+                quarantine.append(Quarantined("cutout", file.path, None, reason, "nothing to do"))
+    left_out = {row.path for row in quarantine}
+    if audio and audio == left_out:
+        raise DataError(
+            f"{root}: all {len(audio)} audio files are cut-out calls of recordings that are not there, such as "
+            f"{min(audio)}; add the recordings."
+        )
+    return replace(files, audio=tuple(file for file in files.audio if file.path not in left_out)), quarantine
+
+
+def _say_no_extract(settings: CorpusSettings, extracts: Mapping[str, Extract], progress: Callable[[str], None]) -> None:
+    """Tell if somebody has written corpus.extracts and no file name fits.
+
+    The workflow hands on every setting with its default; only `extracts: {}` is then known as written from its being
+    empty, and a pattern or unit from its being another one.
+    """
+    asked = settings.extracts
+    if asked is None or extracts or "extracts" not in settings.model_fields_set:
+        return
+    if not asked.model_fields_set or asked != ExtractSettings():
+        progress("corpus.extracts: no file name is that of an extract; correct its pattern, or leave extracts out")
 
 
 def _check_targets(

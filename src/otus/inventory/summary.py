@@ -22,10 +22,9 @@ def summary_lines(inventory: Inventory) -> list[str]:
     kinds = Counter(kind for flags in readable["flags"].dropna() for kind in flag_kinds(flags))
     if kinds:
         lines.append(f"{readable['flags'].notna().sum()} recordings have flags: {_counted(kinds)}.")
-    if kinds[NO_DATE] or kinds[NO_PATTERN]:
-        lines.append(
-            f"corpus.names: the date of {kinds[NO_DATE]} recordings cannot be read, {kinds[NO_PATTERN]} fit no pattern."
-        )
+    told = [(kinds[NO_DATE], "the date of {} recordings cannot be read"), (kinds[NO_PATTERN], "{} fit no pattern")]
+    if any(count for count, _ in told):
+        lines.append(f"corpus.names: {', '.join(text.format(count) for count, text in told if count)}.")
     copies = quarantine.loc[quarantine["kind"].eq("duplicate"), "reason"]
     if len(copies):
         identical = int(copies.str.startswith("byte-identical").sum())

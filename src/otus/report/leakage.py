@@ -22,7 +22,12 @@ def leakage_sentences(leakage: pd.DataFrame) -> list[tuple[str, bool]]:
             f"{name.lower()} {cell(rows[column].max(), 0)}" for column, name in _SHARED.items() if rows[column].any()
         ]
         said = f"leaky. The most that two sides share: {', '.join(most)}."
-        if not leaks:
+        if not leaks and rows["shared_contents"].isna().any():
+            said = (
+                "no group, recording or extract of one raw recording stands on two sides, and no clip overlaps a clip "
+                "of another side; whether recordings are copies of each other was not compared (corpus.audio_check)."
+            )
+        elif not leaks:
             said = (
                 "no group, recording, copy of a recording or extract of one raw recording stands on two sides, and no "
                 "clip overlaps a clip of another side."

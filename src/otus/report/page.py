@@ -1,6 +1,6 @@
 """The report: one HTML file that holds everything that it shows, for a person and for a paper's supplement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 import otus
 from otus.atomic import write_text
+from otus.clipfiles.verdicts import noise_sentences
 from otus.config import UNKNOWN
 from otus.config.settings import ReportSettings
 from otus.report import results
@@ -49,7 +50,7 @@ _OUTCOMES = (
 @dataclass(frozen=True)
 class ReportContent:
     """Everything that the report is made from; the tables are those of otus.tables, all models one below the other
-    (`leakage`: all dataset variants).
+    (`leakage`: all dataset variants). `noise` holds the noise.json of every dataset variant by its name.
 
     `date` is printed as it is given. `window_s`, `low_hz` and `high_hz` set the spectrograms of the examples
     (None = 512 samples, 0 Hz, half the sample rate).
@@ -70,6 +71,7 @@ class ReportContent:
     matches: pd.DataFrame
     items: pd.DataFrame
     leakage: pd.DataFrame
+    noise: Mapping[str, Mapping[str, Any]]
     settings: ReportSettings = field(default_factory=ReportSettings)
     window_s: float | None = None
     low_hz: float | None = None
@@ -120,6 +122,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "examples": _examples(content, best),
         "leakage_verdicts": leakage_sentences(content.leakage),
         "leakage": leakage_table(content.leakage),
+        "noise": [(dataset, noise_sentences(content.noise[dataset])) for dataset in sorted(content.noise)],
         **_what_went_in(content),
     }
 
