@@ -78,9 +78,7 @@ rule write_report:
         leakage=expand(
             f"{RESULTS}/datasets/{{dataset}}/leakage.parquet", dataset=CFG.datasets
         ),
-        noise=expand(
-            f"{RESULTS}/datasets/{{dataset}}/noise.json", dataset=CFG.datasets
-        ),
+        noise=expand(f"{RESULTS}/datasets/{{dataset}}/noise.json", dataset=CFG.datasets),
     output:
         page=report(
             f"{RESULTS}/report.html",
