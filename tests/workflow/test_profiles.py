@@ -267,7 +267,7 @@ def test_the_generic_profile_runs_jobs_and_a_second_run_does_nothing(workflow):
         assert (flow.folder / "results" / name).exists()
     assert len(re.findall("Submitted job .* with external jobid", done.stderr)) == 4, "chunks are made by the driver"
     codes = list((flow.folder / ".snakemake" / "generic").glob("*.code"))
-    assert [code.read_text().strip() for code in codes] == ["0"] * 3
+    assert [code.read_text().strip() for code in codes] == ["0"] * 4
     again = flow.run(*arguments)
     assert again.returncode == 0 and "Nothing to be done" in again.stderr
 
