@@ -151,4 +151,6 @@ class ClipFileSettings(Settings):
     """What is written beside the clips table of every dataset variant."""
 
     spectrograms: ClipImageSettings | None = Field(None, description="PNG images and contact sheets; {} = defaults.")
-    audio: bool = Field(False, description="Cut out every clip as a WAV file under its ANIMAL-SPOT name.")
+    audio: bool = Field(
+        False, description="Cut out every clip as a WAV file under its ANIMAL-SPOT name, linked beside the lists."
+    )
