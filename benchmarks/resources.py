@@ -1,8 +1,8 @@
-"""Measure what jobs take, for usage_defaults.csv and the unit costs of workload.py in src/otus/resources.
+"""Measure what jobs take, for usage_defaults.csv and the unit costs in src/otus/resources.
 
     python benchmarks/resources.py            print the figures of every rule, measured now
     python benchmarks/resources.py --write    write them to src/otus/resources/usage_defaults.csv as well
-    python benchmarks/resources.py --parts    print only the unit costs, beside those that otus.resources.workload has
+    python benchmarks/resources.py --parts    print only the unit costs, beside those that otus.resources has
 
 The workflow runs on demo corpora of three sizes, one job at a time and one thread each; what grows with large tables
 is measured by calls of the library on made-up ones. Times are CPU seconds and memory is the largest resident size of
@@ -27,7 +27,7 @@ import pandas as pd
 import yaml
 
 from otus.config import Config, DatasetSettings, DecodingSettings, ForestSettings, SplitSettings, parse_config
-from otus.resources import workload
+from otus.resources import job_facts, workload
 from otus.resources.requests import Figures, shipped_figures
 from otus.resources.workload import Workload
 
@@ -63,7 +63,9 @@ def layer(folder: Path, recordings: int, duration_s: float) -> dict:
         "results_dir": str(folder / "results"),
         "corpus": {"root": str(folder / "corpus"), "demo": {"recordings": recordings, "duration_s": duration_s}},
         "split": {"folds": 3},
-        "training": {"dense": {"members": 1, "epochs": 2, "frontend": {"hop_s": 0.005}}},
+        "training": {
+            "dense": {"architecture": "dense_resnet", "members": 1, "epochs": 2, "frontend": {"hop_s": 0.005}}
+        },
         "chunking": {"shards": 1},
         "report": {"examples": 6},
     }
@@ -269,14 +271,14 @@ def part_network() -> dict[str, float]:
     import torch
 
     from otus.audio import inspect
-    from otus.config import FrontendSettings, NetworkSettings
+    from otus.config import DenseResnetSettings, FrontendSettings
     from otus.frontend import choose_frontend, read_band_power, relative_log_power
     from otus.models import build_network
     from otus.selections import decode, decoding_grid
     from otus.training.loop import uses_bf16
 
     torch.set_num_threads(1)
-    network = build_network("dense_resnet", bands=64, n_classes=1, settings=NetworkSettings()).eval()
+    network = build_network(DenseResnetSettings(), bands=64, n_classes=1).eval()
     with torch.inference_mode():
         scored = seconds(lambda: network(torch.zeros(1, 64, 8192)), 5) / 8192
     network.train()
@@ -357,9 +359,9 @@ def measured_parts() -> dict[str, float]:
         done = subprocess.run([sys.executable, __file__, "--part", name], stdout=subprocess.PIPE, text=True, check=True)
         found |= json.loads(done.stdout)
     for name, value in found.items():
-        used = getattr(workload, name, None)
+        used = getattr(workload, name, getattr(job_facts, name, None))
         print(
-            f"{name}: {value:.4g}" + (f" (workload.py has {used:g})" if used is not None else ""),
+            f"{name}: {value:.4g}" + (f" (otus.resources has {used:g})" if used is not None else ""),
             flush=True,
         )
     return found

@@ -98,7 +98,7 @@ def write_settings(folder: Path, root: Path, models: int, shards: int, folds: in
             "group": "folder",
         },
         "split": {"folds": folds} if folds > 1 else {},
-        "training": {f"channels{8 + n}": {"network": {"channels": 8 + n}} for n in range(models)},
+        "training": {f"channels{8 + n}": {"tcn": {"temporal_channels": 8 + n}} for n in range(models)},
         "chunking": {"shards": shards},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -93,6 +93,20 @@ def training_of(wildcards):
     return CFG.training[wildcards.training].model_dump(mode="json")
 
 
+def training_files(name):
+    """One file of the trainings of all models and folds, model by model."""
+    folders = f"{RESULTS}/models/{{model}}/fold{{fold}}"
+    return expand(f"{folders}/{name}", model=MODELS, fold=FOLDS)
+
+
+def evaluation_of(wildcards):
+    """The evaluation settings of a model, with the decoding of its training configuration."""
+    settings = CFG.evaluation
+    decoding = settings.decoding_of.get(wildcards.training, settings.decoding)
+    own = settings.model_copy(update={"decoding": decoding})
+    return own.model_dump(mode="json", exclude={"decoding_of", "bootstrap"})
+
+
 def training_threads(wildcards):
     """CPU threads of a training."""
     return CFG.training[wildcards.training].threads

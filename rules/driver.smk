@@ -16,6 +16,7 @@ localrules:
     make_chunks,
     merge_metrics,
     write_inventory_page,
+    write_model_card,
     write_report,
 
 

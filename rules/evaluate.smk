@@ -31,7 +31,7 @@ rule evaluate_model:
         selections=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/selections.parquet",
         matches=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/matches.parquet",
         counts=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/counts.parquet",
-        points=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/operating_points.json",
+        thresholds=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/thresholds.yaml",
     log:
         f"{RESULTS}/logs/evaluate_model/{{dataset}}-{{training}}.log",
     benchmark:
@@ -45,7 +45,7 @@ rule evaluate_model:
     params:
         folds=FOLDS,
         shards=len(SHARDS),
-        evaluation=CFG.evaluation.model_dump(mode="json"),
+        evaluation=evaluation_of,
         code=code_digest("evaluation", "scores"),
     script:
         "../scripts/evaluate_model.py"

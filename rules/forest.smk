@@ -17,7 +17,7 @@ rule filter_selections:
         card=expand(rules.train_model.output.card, fold=FOLDS[0], allow_missing=True),
         selections=file_of(rules.evaluate_model.output.selections),
         counts=file_of(rules.evaluate_model.output.counts),
-        points=file_of(rules.evaluate_model.output.points),
+        thresholds=file_of(rules.evaluate_model.output.thresholds),
     output:
         selections=f"{RESULTS}/forest/{{dataset}}-{{training}}/selections.parquet",
         matches=f"{RESULTS}/forest/{{dataset}}-{{training}}/matches.parquet",
@@ -38,7 +38,7 @@ rule filter_selections:
         root=ROOT,
         targets=TARGETS,
         forest=CFG.forest.model_dump(mode="json"),
-        evaluation=CFG.evaluation.model_dump(mode="json"),
+        evaluation=CFG.evaluation.model_dump(mode="json", include={"iou", "thresholds"}),
         seed=CFG.seed,
         code=code_digest("forest"),
     script:

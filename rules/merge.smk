@@ -5,6 +5,7 @@ rule merge:
     input:
         metrics=f"{RESULTS}/metrics.csv",
         report=f"{RESULTS}/report.html",
+        cards=expand(f"{RESULTS}/models/{{model}}/model_card.md", model=MODELS),
 
 
 rule merge_metrics:
@@ -39,6 +40,8 @@ rule merge_metrics:
             category="Metrics",
         ),
         curves=f"{RESULTS}/curves.parquet",
+        reliability=f"{RESULTS}/reliability.parquet",
+        reliability_csv=f"{RESULTS}/reliability.csv",
         matches=f"{RESULTS}/matches.parquet",
         matches_csv=f"{RESULTS}/matches.csv",
     log:
@@ -60,6 +63,45 @@ rule merge_metrics:
         "../scripts/merge_metrics.py"
 
 
+rule write_model_card:
+    input:
+        metrics=file_of(rules.merge_metrics.output.metrics),
+        recordings=file_of(rules.take_inventory.output.recordings),
+        annotations=file_of(rules.take_inventory.output.annotations),
+        splits=expand(
+            f"{RESULTS}/datasets/{{dataset}}/splits.parquet", dataset=CFG.datasets
+        ),
+        thresholds=expand(
+            f"{RESULTS}/evaluation/{{model}}/thresholds.yaml", model=MODELS
+        ),
+        cards=training_files("card.json"),
+        weights=training_files("model.safetensors"),
+    output:
+        pages=expand(f"{RESULTS}/models/{{model}}/model_card.md", model=MODELS),
+    log:
+        f"{RESULTS}/logs/write_model_card.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_model_card.tsv"
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory("write_model_card"),
+        runtime=minutes("write_model_card"),
+    params:
+        datasets={
+            model: name
+            for name in CFG.datasets
+            for model in (f"{name}-{training}" for training in CFG.training)
+        },
+        settings={d: s.model_dump(mode="json") for d, s in CFG.datasets.items()},
+        by=CFG.split.by,
+        benchmarks=f"{RESULTS}/benchmarks/train_model",  # may be missing
+        code=code_digest("report.model_card"),
+    script:
+        "../scripts/write_model_card.py"
+
+
 rule write_report:
     input:
         recordings=file_of(rules.take_inventory.output.recordings),
@@ -68,12 +110,15 @@ rule write_report:
         metrics=file_of(rules.merge_metrics.output.metrics),
         per_recording=file_of(rules.merge_metrics.output.per_recording),
         curves=file_of(rules.merge_metrics.output.curves),
+        reliability=file_of(rules.merge_metrics.output.reliability),
         matches=file_of(rules.merge_metrics.output.matches),
         cards=expand(
             f"{RESULTS}/models/{{model}}/fold{{fold}}/card.json",
             model=MODELS,
             fold=FOLDS[0],
         ),
+        epochs=training_files("metrics.jsonl"),
+        best=training_files("best_metrics.json"),
         item_rows=rules.predict.input,
         leakage=expand(
             f"{RESULTS}/datasets/{{dataset}}/leakage.parquet", dataset=CFG.datasets
@@ -99,6 +144,7 @@ rule write_report:
         root=ROOT,
         targets=TARGETS,
         report=CFG.report.model_dump(mode="json"),
+        model_cards={model: f"models/{model}/model_card.md" for model in MODELS},
         config=CFG.model_dump(mode="json"),
         seed=CFG.seed,
         code=code_digest("report.page"),

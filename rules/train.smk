@@ -21,6 +21,7 @@ rule train_model:
         card=f"{RESULTS}/models/{{dataset}}-{{training}}/fold{{fold}}/card.json",
         metrics=f"{RESULTS}/models/{{dataset}}-{{training}}/fold{{fold}}/metrics.jsonl",
         best=f"{RESULTS}/models/{{dataset}}-{{training}}/fold{{fold}}/best_metrics.json",
+        curves=f"{RESULTS}/models/{{dataset}}-{{training}}/fold{{fold}}/learning_curves.svg",
     log:
         f"{RESULTS}/logs/train_model/{{dataset}}-{{training}}.fold{{fold}}.log",
     benchmark:
@@ -37,9 +38,8 @@ rule train_model:
         root=ROOT,
         targets=TARGETS,
         training=training_of,
-        decoding=CFG.evaluation.decoding.model_dump(mode="json"),
         iou=CFG.evaluation.iou[0],
         seed=CFG.seed,
-        code=code_digest("training", "models"),
+        code=code_digest("training", "models"),  # a new drawing of the curves is no reason to train again
     script:
         "../scripts/train_model.py"

@@ -1,14 +1,14 @@
 """Operating points, selections, matches and counts of one model, all folds."""
 
-from otus.atomic import write_json
 from otus.config import EvaluationSettings
-from otus.evaluation import evaluate_model, read_fold
+from otus.evaluation import evaluate_model, read_fold, write_thresholds
 from otus.joblog import job_log
 from otus.tables import read_table, write_table
 
 log = job_log(snakemake.log[0])
 files, out, params = snakemake.input, snakemake.output, snakemake.params
 settings = EvaluationSettings.model_validate(params.evaluation)
+model = f"{snakemake.wildcards.dataset}-{snakemake.wildcards.training}"
 recordings, splits = read_table(files.recordings, "recordings"), read_table(files.splits, "splits")
 folds = [
     read_fold(
@@ -27,12 +27,14 @@ evaluation = evaluate_model(
     read_table(files.annotations, "annotations"),
     classes=folds[0].classes,
     settings=settings,
-    model=f"{snakemake.wildcards.dataset}-{snakemake.wildcards.training}",
+    model=model,
 )
 for fold, points in evaluation.operating_points.items():
     for label, point in points.items():
-        log(f"fold {fold} {label}: threshold {point['threshold']:.3f}, validation F1 {point['val_f1']:.3f}")
+        log(f"fold {fold} {label}: threshold {point.threshold:.3f}, validation F1 {point.val_f1:.3f}")
+        if point.calibration.reason:
+            log(f"fold {fold} {label}: calibration {point.calibration.method}: {point.calibration.reason}")
 write_table(out.selections, "selections", evaluation.selections)
 write_table(out.matches, "matches", evaluation.matches)
 write_table(out.counts, "counts", evaluation.counts)
-write_json(out.points, evaluation.operating_points)
+write_thresholds(out.thresholds, model, evaluation.operating_points)

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from otus.atomic import read_json, write_json
+from otus.atomic import write_json
 from otus.config import EvaluationSettings, ForestSettings
+from otus.evaluation.thresholds import read_thresholds
 from otus.forest.stage import filter_model, save_forests
 from otus.joblog import job_log
 from otus.models.card import load_card
@@ -21,7 +22,7 @@ filtered = filter_model(
     read_table(files.recordings, "recordings"),
     read_table(files.annotations, "annotations"),
     read_table(files.splits, "splits"),
-    {int(fold): points for fold, points in read_json(files.points).items()},
+    read_thresholds(files.thresholds),
     targets=params.targets,
     settings=settings,
     evaluation=EvaluationSettings.model_validate(params.evaluation),

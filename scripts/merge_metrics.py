@@ -20,5 +20,6 @@ merged = merge_metrics(
 write_table(out.metrics, "metrics", merged.metrics, csv=out.metrics_csv)
 write_table(out.per_recording, "metrics_per_recording", merged.per_recording, csv=out.per_recording_csv)
 write_table(out.curves, "curves", merged.curves)
+write_table(out.reliability, "reliability", merged.reliability, csv=out.reliability_csv)
 write_table(out.matches, "matches", merged.matches, csv=out.matches_csv)
 log(f"{len(merged.metrics)} rows of metrics")

@@ -11,6 +11,7 @@ from otus.atomic import read_json
 from otus.config import ReportSettings
 from otus.joblog import job_log
 from otus.models.card import load_card
+from otus.report.learning import read_histories
 from otus.report.page import ReportContent, write_report
 from otus.tables import read_table
 
@@ -24,16 +25,20 @@ content = ReportContent(
     seed=params.seed,
     config_digest=hashlib.sha256(json.dumps(params.config, sort_keys=True).encode()).hexdigest()[:12],
     targets=tuple(params.targets),
+    by=params.config["split"]["by"],
     recordings=read_table(files.recordings, "recordings"),
     annotations=read_table(files.annotations, "annotations"),
     quarantine=read_table(files.quarantine, "quarantine"),
     metrics=read_table(files.metrics, "metrics"),
     metrics_per_recording=read_table(files.per_recording, "metrics_per_recording"),
     curves=read_table(files.curves, "curves"),
+    reliability=read_table(files.reliability, "reliability"),
     matches=read_table(files.matches, "matches"),
     items=pd.concat([read_table(path, "items") for path in files.item_rows], ignore_index=True),
     leakage=pd.concat([read_table(path, "leakage") for path in files.leakage], ignore_index=True),
     noise={Path(path).parent.name: read_json(path) for path in files.noise},
+    learning=read_histories(zip(files.epochs, files.best, strict=True)),
+    model_cards=params.model_cards,
     settings=ReportSettings.model_validate(params.report),
     window_s=frontend.n_fft / frontend.sample_rate,
     low_hz=frontend.low_hz,

@@ -1,4 +1,7 @@
-"""From sound to what the network sees: band powers in units of the recording's own band medians.
+"""From sound to what the network sees.
+
+There are two kinds. `relative`: band powers in units of the recording's own band medians, for networks that learn from
+nothing. `fbank`: the filter bank of the Kaldi toolkit as BEATs was trained on it, for that network.
 
 Frame i is centred on sample i * hop + hop / 2 and stands for samples [i * hop, (i + 1) * hop), so that a recording
 of n samples has ceil(n / hop) frames wherever it is cut. What lies outside the recording is silence.
@@ -32,12 +35,27 @@ _SHORTEST_HOP_SAMPLES = 16
 _PROFILE_FRAMES = 12_000
 _PROFILE_BLOCK_FRAMES = 200
 
+#: Kaldi's filter bank: length of the analysis window, share of the sample before that is taken off each sample,
+#: exponent that makes a Hann window a "povey" window, smallest power. Powers are of samples in units of 2^-15.
+_KALDI_WINDOW_S, _PRE_EMPHASIS, _POVEY, _LEAST_POWER = 0.025, 0.97, 0.85, torch.finfo(torch.float32).eps
+
+#: An fbank input is (ln power - mean) / spread, with the values that BEATs was trained with.
+FBANK_MEAN, FBANK_SPREAD = 15.41663, 2 * 6.55582
+
+#: The fbank input where all samples are zero.
+FBANK_SILENCE = (math.log(_LEAST_POWER) - FBANK_MEAN) / FBANK_SPREAD
+
 Features = NDArray[np.float32]
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Frontend:
-    """Everything that turns samples into band powers; stored in the model card."""
+    """Everything that turns samples into the network's input; stored in the model card.
+
+    `kind` is `relative` or `fbank`; the latter is always what `beats_frontend` returns.
+    """
 
     sample_rate: int
     hop_samples: int
@@ -46,6 +64,12 @@ class Frontend:
     low_hz: float
     high_hz: float
     scale: str
+    kind: str = "relative"
+
+    @property
+    def outside(self) -> float:
+        """What the network sees where there is no recording: the median level, or silence."""
+        return FBANK_SILENCE if self.kind == "fbank" else 0.0
 
     @property
     def hop_s(self) -> float:
@@ -93,6 +117,11 @@ def choose_frontend(
     return Frontend(rate, hop, int(n_fft), settings.bands, float(low), float(high), scale)
 
 
+def beats_frontend() -> Frontend:
+    """Return the front end that every BEATs checkpoint was trained with."""
+    return Frontend(16_000, 160, 512, 128, 20.0, 8000.0, "mel", kind="fbank")
+
+
 @lru_cache(maxsize=8)
 def filter_bank(frontend: Frontend) -> tuple[int, torch.Tensor]:
     """Return the first FFT bin in use and the weights (bins, bands), each band summing to one.
@@ -136,27 +165,67 @@ def band_power(samples: torch.Tensor, frontend: Frontend) -> torch.Tensor:
     return torch.matmul(bank.T.to(samples.device), power)
 
 
+@lru_cache(maxsize=2)
+def _kaldi_bank(frontend: Frontend) -> torch.Tensor:
+    """Weights (bins, bands) of Kaldi's filters: triangles on its mel scale, of height one, narrow ones left empty."""
+    mel_low, mel_high = (1127.0 * math.log(1.0 + f / 700.0) for f in (frontend.low_hz, frontend.high_hz))
+    width = (mel_high - mel_low) / (frontend.bands + 1)
+    left = mel_low + width * torch.arange(frontend.bands)
+    hz = torch.arange(frontend.n_fft // 2 + 1) * (frontend.sample_rate / frontend.n_fft)
+    rising = (1127.0 * (1.0 + hz / 700.0).log().unsqueeze(1) - left) / width
+    return torch.minimum(rising, 2.0 - rising).clamp(min=0.0)
+
+
+def kaldi_fbank(samples: torch.Tensor, frontend: Frontend) -> torch.Tensor:
+    """Return the network's input of kind fbank, shape (..., bands, frames), of samples with (window - hop) extra.
+
+    `samples` has shape (..., n) with n = frames * hop + window - hop; the window has 25 ms. Full scale is 1.
+    """
+    window = round(_KALDI_WINDOW_S * frontend.sample_rate)
+    shape = torch.hann_window(window, periodic=False, device=samples.device).pow(_POVEY)
+    cut = samples.unfold(-1, window, frontend.hop_samples) * 2.0**15
+    cut = cut - cut.mean(dim=-1, keepdim=True)
+    before = torch.cat([cut[..., :1], cut[..., :-1]], dim=-1)
+    spectrum = torch.fft.rfft((cut - _PRE_EMPHASIS * before) * shape, n=frontend.n_fft)
+    power: torch.Tensor = (spectrum.real.square() + spectrum.imag.square()) @ _kaldi_bank(frontend).to(samples.device)
+    return (power.clamp(min=_LEAST_POWER).log().transpose(-1, -2) - FBANK_MEAN) / FBANK_SPREAD
+
+
 def read_band_power(
-    path: str | Path, info: AudioInfo, frontend: Frontend, start_frame: int, end_frame: int
+    path: str | Path,
+    info: AudioInfo,
+    frontend: Frontend,
+    start_frame: int,
+    end_frame: int,
+    device: torch.device = _CPU,
 ) -> torch.Tensor:
-    """Return the band powers (bands, frames) of frames [start, end) of a recording, read from the file.
+    """Return the band powers (bands, frames), on `device`, of frames [start, end) of a recording.
 
     The values do not depend on how the recording is cut into stretches.
     """
-    hop, margin = frontend.hop_samples, (frontend.n_fft - frontend.hop_samples) // 2
-    start, end = start_frame * hop - margin, end_frame * hop + frontend.n_fft - hop - margin
+    samples = _read_windows(path, info, frontend, start_frame, end_frame, frontend.n_fft)
+    return band_power(samples.to(device), frontend)
+
+
+def _read_windows(
+    path: str | Path, info: AudioInfo, frontend: Frontend, start_frame: int, end_frame: int, window: int
+) -> torch.Tensor:
+    """The samples that the windows of frames [start, end) cover; zeros outside the recording."""
+    margin = (window - frontend.hop_samples) // 2
+    start = start_frame * frontend.hop_samples - margin
+    end = end_frame * frontend.hop_samples + window - frontend.hop_samples - margin
     samples = read_at_rate(path, start, end, frontend.sample_rate, info)
-    before = max(0, -start)
-    after = end - start - before - len(samples)
-    padded = torch.from_numpy(np.pad(samples, (before, max(0, after))))
-    return band_power(padded, frontend)
+    before = min(max(0, -start), end - start)
+    return torch.from_numpy(np.pad(samples, (before, end - start - before - len(samples))))
 
 
 def band_medians(path: str | Path, info: AudioInfo, frontend: Frontend) -> torch.Tensor:
-    """Return the median power of every band over the recording, shape (bands,).
+    """Return the median power of every band over the recording, shape (bands,); none for the kind fbank, shape (0,).
 
     Long recordings are represented by evenly spaced blocks, so that the cost does not grow with their length.
     """
+    if frontend.kind == "fbank":
+        return torch.zeros(0)
     n_frames = frontend.n_frames(info)
     if n_frames <= _PROFILE_FRAMES:
         return read_band_power(path, info, frontend, 0, n_frames).median(dim=1).values
@@ -170,3 +239,24 @@ def relative_log_power(power: torch.Tensor, medians: torch.Tensor) -> torch.Tens
     """Return the network's input: ln of the power (bands, frames) in units of the medians (bands,), clipped."""
     ratio = (power + POWER_FLOOR).log() - (medians + POWER_FLOOR).log().unsqueeze(-1)
     return ratio.clamp(*INPUT_RANGE)
+
+
+def read_features(
+    path: str | Path,
+    info: AudioInfo,
+    frontend: Frontend,
+    start_frame: int,
+    end_frame: int,
+    medians: torch.Tensor,
+    device: torch.device,
+) -> torch.Tensor:
+    """Return the network's input (bands, frames), on `device`, for frames [start, end) of a recording.
+
+    `medians` are those of the recording (`band_medians`). Raises DataError if the recording cannot be decoded.
+    """
+    if frontend.kind == "fbank":
+        window = round(_KALDI_WINDOW_S * frontend.sample_rate)
+        samples = _read_windows(path, info, frontend, start_frame, end_frame, window)
+        return kaldi_fbank(samples.to(device), frontend)
+    power = read_band_power(path, info, frontend, start_frame, end_frame, device)
+    return relative_log_power(power, medians.to(device))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from otus.evaluation.reliability import reliability_bins
 from otus.evaluation.tally import KEYS, summarise, with_micro
 from otus.metrics import curve, precision_recall_f1, ratio
 from otus.tables import table
@@ -16,12 +17,16 @@ POOLED = "pooled"
 
 @dataclass(frozen=True)
 class MergedMetrics:
-    """The final tables; per recording at the selected operating points only, matches of each fold's test and val."""
+    """The final tables; per recording at the selected operating points only, matches of each fold's test and val.
+
+    `reliability` compares the calibrated probabilities with the hits of all test selections of layer cnn.
+    """
 
     metrics: pd.DataFrame
     per_recording: pd.DataFrame
     curves: pd.DataFrame
     matches: pd.DataFrame
+    reliability: pd.DataFrame
 
 
 def merge_metrics(
@@ -38,20 +43,26 @@ def merge_metrics(
 
     Pooled test rows of a cross-validation are out-of-fold: every recording counts once, judged by the model that
     never saw it (leaky variants: every moment of it, by the model that never saw that moment). `notes` (model, layer,
-    fold, label, note) are added to the rows that they concern. The first IoU of `counts` is the one that decides, and
-    that the hits in `selections` were judged with.
+    fold, label, note) are added to the rows that they concern, and the rows of a fold say which part of the corpus it
+    tests if one of its counts does. The first IoU of `counts` is the one that decides, and that the hits in
+    `selections` were judged with.
     """
     by_fold = pd.concat(counts, ignore_index=True)
+    part_of = _with_text_fold(by_fold[["fold", "part"]].dropna()).drop_duplicates("fold").set_index("fold")["part"]
+    by_fold = by_fold.drop(columns="part")
     all_counts = with_micro(pd.concat([_with_text_fold(by_fold), _pooled_counts(by_fold)], ignore_index=True), labels)
-    ranked = _with_pooled(_ranked(pd.concat(selections, ignore_index=True), float(all_counts["iou"].iloc[0])))
+    found = pd.concat(selections, ignore_index=True)
+    ranked = _with_pooled(_ranked(found, float(all_counts["iou"].iloc[0])))
     pairs = _with_pooled(pd.concat(matches, ignore_index=True))
     metrics = summarise(all_counts, ranked, pairs, bootstrap=bootstrap, seed=seed)
+    metrics = table("metrics", metrics.assign(part=metrics["fold"].map(part_of)))
     per_recording = all_counts[all_counts["selected"]].sort_values([*KEYS, "recording_id"], ignore_index=True)
     return MergedMetrics(
         _with_notes(metrics, notes),
         table("metrics_per_recording", per_recording),
         _curves(ranked, all_counts),
         table("matches", pd.concat(matches, ignore_index=True)),
+        _reliability(found, labels),
     )
 
 
@@ -131,6 +142,21 @@ def _curves(ranked: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
         )
         parts.append(part.assign(**dict(zip(KEYS, key, strict=True)), n_gt=n_gt, leaky=bool(rows["leaky"].iloc[0])))
     return table("curves", pd.concat(parts, ignore_index=True) if parts else [])
+
+
+def _reliability(selections: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """The bins of every model and label, and of the label 'micro' where there are several; all folds together."""
+    known = selections["layer"].eq("cnn") & selections["split"].eq("test") & selections["probability"].notna()
+    tested = selections[known]
+    if len(labels) > 1:
+        tested = pd.concat([tested, tested.assign(label="micro")], ignore_index=True)
+    parts = [
+        reliability_bins(rows["probability"].to_numpy(dtype=float), rows["hit"].to_numpy(dtype=bool)).assign(
+            model=model, label=label, leaky=bool(rows["leaky"].iloc[0])
+        )
+        for (model, label), rows in tested.groupby(["model", "label"])
+    ]
+    return table("reliability", pd.concat(parts, ignore_index=True) if parts else [])
 
 
 def _with_notes(metrics: pd.DataFrame, notes: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ _ROOT = Path(__file__).parent
 def code_digest(*modules: str) -> str:
     """Return a digest of the sources of `modules` (dotted names below otus) and of all that they import of Otus.
 
-    Nothing is imported; the sources are parsed. The template of a module (page.html of page.py) counts too; the
+    Nothing is imported; the sources are parsed. The template of a module (page.html of page.py, or .md) counts too; the
     `__init__` of a package counts where something is imported from it. Raises ValueError for a name that is no module.
     """
     todo, seen = [_module_file(m) for m in modules], set()
@@ -27,7 +27,8 @@ def code_digest(*modules: str) -> str:
         seen.add(path)
         todo += _imports(path)
     digest = hashlib.sha256()
-    for path in sorted(seen | {t for t in (p.with_suffix(".html") for p in seen) if t.exists()}):
+    templates = {path.with_suffix(suffix) for path in seen for suffix in (".html", ".md")}
+    for path in sorted(seen | {template for template in templates if template.exists()}):
         digest.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -4,10 +4,14 @@ A selection lasts while the smoothed score stays above an off-threshold (hystere
 on-threshold as well), short gaps are closed, an onset peak inside a running selection starts a new one, and what
 is too short is dropped. None of these steps but the last comparison depends on the on-threshold, so one decoding
 gives the selections of every on-threshold: those whose `peak_score` reaches it.
+
+Two older ways have one threshold only, and every threshold needs a decoding of its own: `threshold` (on and off are
+the same) and `union` (each score stands for a window; the windows above the threshold are joined where they touch).
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,26 +21,50 @@ from otus.config import DecodingSettings
 Reals = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+#: The logit of a frame that no window belongs to (at the edges of a recording).
+NO_WINDOW = -30.0
+
+#: Probabilities are kept this far from 0 and 1 in the mean over windows, so that no single window outweighs the rest.
+_CLAMP = 1e-6
+
 
 @dataclass(frozen=True)
 class DecodingPoint:
-    """How scores become selections, apart from the on-threshold. Thresholds are probabilities in [0, 1]."""
+    """How scores become selections, apart from the on-threshold. Thresholds are probabilities in [0, 1].
+
+    In `union`, the score of frame f belongs to a window of `window_frames` frames with its middle in f.
+    """
 
     off_threshold: float
     onset_threshold: float
     gap_s: float
     smoothing_s: float
     min_duration_s: float
+    merge: Literal["hysteresis", "threshold", "union"] = "hysteresis"
+    window_frames: int = 1
+
+    @property
+    def has_one_threshold(self) -> bool:
+        """Whether the on-threshold is the off-threshold, so that everything that is decoded is selected."""
+        return self.merge != "hysteresis"
 
     def name(self) -> str:
-        """Return a short name, e.g. `off0.3_ons0.3_gap0.15_smo0.06_min0.32`; unique up to four digits."""
-        values = asdict(self).values()
-        return "_".join(f"{k}{v:.4g}" for k, v in zip(("off", "ons", "gap", "smo", "min"), values, strict=True))
+        """Return a short name, e.g. `off0.3_ons0.3_gap0.15_smo0.06_min0.32`; unique up to four digits.
+
+        The first word tells how frames become selections: `off` (hysteresis), `thr` (threshold) or `uni` (union).
+        """
+        first = {"hysteresis": "off", "threshold": "thr", "union": "uni"}[self.merge]
+        values = (self.off_threshold, self.onset_threshold, self.gap_s, self.smoothing_s, self.min_duration_s)
+        words = [f"{k}{v:.4g}" for k, v in zip((first, "ons", "gap", "smo", "min"), values, strict=True)]
+        return "_".join([*words, f"win{self.window_frames}"] if self.merge == "union" else words)
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Selections of one label in one recording, in time order. Scores are logits: mean and peak over the frames."""
+    """Selections of one label in one recording, in time order. Scores are logits: mean and peak over the frames.
+
+    Of a union the mean is over all windows that overlap the selection, weighted by how much they do.
+    """
 
     start_s: Reals
     end_s: Reals
@@ -77,8 +105,12 @@ def decode(
 
     Frame i covers [i, i + 1) * frame_s. `point.onset_threshold` 1 ignores the onsets.
     """
-    smoothed = smooth(np.asarray(activity, dtype=np.float64), round(point.smoothing_s / frame_s))
-    starts, ends = _runs(smoothed >= logit(point.off_threshold))
+    raw = np.asarray(activity, dtype=np.float64)
+    smoothed = smooth(raw, round(point.smoothing_s / frame_s))
+    active = smoothed >= logit(point.off_threshold)
+    if point.merge == "union":
+        active = _covered(active & (raw > NO_WINDOW), point.window_frames)
+    starts, ends = _runs(active)
     peaks = _onset_peaks(np.asarray(onset, dtype=np.float64), logit(point.onset_threshold))
     starts, ends = _close_gaps(starts, ends, peaks, round(point.gap_s / frame_s))
     starts, ends = _split_at(starts, ends, peaks, max(1, math.ceil(point.min_duration_s / frame_s - 1e-9)))
@@ -87,15 +119,45 @@ def decode(
     if len(starts) == 0:
         none = np.zeros(0)
         return Segments(none, none, none, none)
-    total = np.concatenate([[0.0], np.cumsum(np.asarray(activity, dtype=np.float64))])
+    if point.merge == "union":
+        score, peak = _window_scores(raw, smoothed, starts, ends, point.window_frames)
+    else:
+        total = np.concatenate([[0.0], np.cumsum(raw)])
+        score, peak = (total[ends] - total[starts]) / (ends - starts), _peaks(smoothed, starts, ends)
+    return Segments(np.asarray(starts * frame_s), np.asarray(ends * frame_s), score, peak)
+
+
+def _peaks(scores: Reals, starts: Indices, ends: Indices) -> Reals:
+    """The largest score in [start, end) of each stretch; none is empty."""
     borders = np.stack([starts, ends], axis=1).ravel()
-    padded = np.append(smoothed, -np.inf)  # reduceat needs every border inside the array
-    return Segments(
-        start_s=np.asarray(starts * frame_s),
-        end_s=np.asarray(ends * frame_s),
-        score=(total[ends] - total[starts]) / (ends - starts),
-        peak_score=np.maximum.reduceat(padded, borders)[::2],
-    )
+    padded = np.append(scores, -np.inf)  # reduceat needs every border inside the array
+    return np.asarray(np.maximum.reduceat(padded, borders)[::2])
+
+
+def _covered(active: NDArray[np.bool_], window: int) -> NDArray[np.bool_]:
+    """Whether each frame lies in the window of an active frame; windows end where the recording does."""
+    first = np.flatnonzero(active) - window // 2
+    painted = np.zeros(len(active) + 1, dtype=np.int64)
+    np.add.at(painted, np.maximum(first, 0), 1)
+    np.add.at(painted, np.minimum(first + window, len(active)), -1)
+    return np.cumsum(painted[:-1]) > 0
+
+
+def _window_scores(raw: Reals, smoothed: Reals, starts: Indices, ends: Indices, window: int) -> tuple[Reals, Reals]:
+    """Mean logit over the windows that overlap each stretch, weighted by their overlap, and the highest of them."""
+    there = raw > NO_WINDOW
+    limit = logit(1.0 - _CLAMP)
+    logits = np.where(there, np.clip(raw, -limit, limit), 0.0)
+    frame = np.arange(len(raw))
+    ahead = window // 2  # a window begins so many frames before its own; frame t lies in those of first to last - 1
+    first, last = np.maximum(frame + ahead - window + 1, 0), np.minimum(frame + ahead + 1, len(raw))
+    sums = []
+    for values in (logits, there.astype(np.float64)):
+        total = np.concatenate([[0.0], np.cumsum(values)])
+        over_windows = np.concatenate([[0.0], np.cumsum(total[last] - total[first])])
+        sums.append(over_windows[ends] - over_windows[starts])
+    overlapping = first[starts], last[ends - 1]
+    return sums[0] / sums[1], _peaks(np.where(there, smoothed, -np.inf), *overlapping)
 
 
 def _runs(active: NDArray[np.bool_]) -> tuple[Indices, Indices]:
@@ -139,10 +201,13 @@ def _split_at(starts: Indices, ends: Indices, peaks: Indices, shortest: int) -> 
     return np.asarray(out_starts, dtype=np.int64), np.asarray(out_ends, dtype=np.int64)
 
 
-def decoding_grid(settings: DecodingSettings, *, median_call_s: float, short_call_s: float) -> list[DecodingPoint]:
+def decoding_grid(
+    settings: DecodingSettings, *, median_call_s: float, short_call_s: float, window_frames: int = 1
+) -> list[DecodingPoint]:
     """Return every decoding point of the grid; durations scale with the calls that the network was trained on.
 
-    `short_call_s` is the 5 % quantile of their durations.
+    `short_call_s` is the 5 % quantile of their durations. `window_frames` is the length of the window that each score
+    of the network stands for; 1 for networks that score frames.
     """
     return [
         DecodingPoint(
@@ -151,6 +216,8 @@ def decoding_grid(settings: DecodingSettings, *, median_call_s: float, short_cal
             gap_s=gap * median_call_s,
             smoothing_s=settings.smoothing * median_call_s,
             min_duration_s=settings.min_duration * short_call_s,
+            merge=settings.merge,
+            window_frames=window_frames if settings.merge == "union" else 1,
         )
         for off in settings.off_thresholds
         for onset in settings.onset_thresholds

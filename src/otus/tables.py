@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from otus.atomic import replacing
 from otus.errors import DataError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TEXT, _REAL, _INT, _FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
@@ -75,6 +75,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "recording_id": _TEXT,
         "group": _TEXT,
         "fold": _INT,
+        "part": _TEXT,
         "split": _TEXT,
         "start_sample": _INT,
         "end_sample": _INT,
@@ -136,6 +137,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "label": _TEXT,
         "score": _REAL,
         "peak_score": _REAL,
+        "probability": _REAL,
         "model": _TEXT,
         "fold": _INT,
         "split": _TEXT,
@@ -169,6 +171,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "model": _TEXT,
         "layer": _TEXT,
         "fold": _TEXT,
+        "part": _TEXT,
         "split": _TEXT,
         "label": _TEXT,
         "iou": _REAL,
@@ -238,10 +241,23 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "false_alarms_per_hour": _REAL,
         "leaky": _FLAG,
     },
+    "reliability": {
+        "model": _TEXT,
+        "label": _TEXT,
+        "bin_low": _REAL,
+        "bin_high": _REAL,
+        "n": _INT,
+        "mean_probability": _REAL,
+        "hit_share": _REAL,
+        "hit_share_low": _REAL,
+        "hit_share_high": _REAL,
+        "brier_score": _REAL,
+        "leaky": _FLAG,
+    },
 }
 
-#: The counts that evaluation and forest hand to merge: like the final table, with the fold as a number.
-SCHEMAS["counts"] = SCHEMAS["metrics_per_recording"] | {"fold": _INT}
+#: The counts that evaluation and forest hand to merge: like the final table, with the fold's number and part.
+SCHEMAS["counts"] = SCHEMAS["metrics_per_recording"] | {"fold": _INT, "part": _TEXT}
 
 
 def arrow_schema(name: str, metadata: Mapping[str, Any] | None = None) -> pa.Schema:

@@ -73,7 +73,7 @@ def test_cpu_jobs_went_to_the_cpu_partition_and_small_ones_nowhere(whole):
     _, copy = whole
     log = copy.log_of("evaluate_model", "grouped-a").splitlines()[0]
     assert re.search(r"SLURMD_NODENAME=cpu[12]", log)
-    for small in ("make_chunks", "merge_metrics", "write_inventory_page", "write_report"):
+    for small in ("make_chunks", "merge_metrics", "write_inventory_page", "write_model_card", "write_report"):
         assert "SLURM_JOB_ID" not in (copy.results / "logs" / f"{small}.log").read_text().splitlines()[0]
 
 

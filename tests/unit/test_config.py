@@ -1,8 +1,8 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic import BaseModel
 
 from otus import config as rooms
@@ -30,13 +30,20 @@ PLACES = {
     ("clip_files",): rooms.ClipFileSettings,
     ("clip_files", "spectrograms"): rooms.ClipImageSettings,
     ("training", "mine"): rooms.TrainingSettings,
-    ("training", "mine", "network"): rooms.NetworkSettings,
+    ("training", "mine", "tcn"): rooms.TcnSettings,
+    ("training", "mine", "crnn"): rooms.CrnnSettings,
+    ("training", "mine", "dense_resnet"): rooms.DenseResnetSettings,
+    ("training", "mine", "resnet18"): rooms.Resnet18Settings,
+    ("training", "mine", "beats"): rooms.BeatsSettings,
+    ("training", "mine", "timm"): rooms.TimmSettings,
     ("training", "mine", "frontend"): rooms.FrontendSettings,
     ("training", "mine", "augmentation"): rooms.AugmentationSettings,
+    ("training", "mine", "optimisation"): rooms.OptimisationSettings,
     ("chunking",): rooms.ChunkSettings,
     ("prediction",): rooms.PredictionSettings,
     ("evaluation",): rooms.EvaluationSettings,
     ("evaluation", "decoding"): rooms.DecodingSettings,
+    ("evaluation", "decoding_of", "mine"): rooms.DecodingSettings,
     ("forest",): rooms.ForestSettings,
     ("report",): rooms.ReportSettings,
 }
@@ -91,7 +98,7 @@ def test_an_unknown_key_names_the_nearest_valid_one(place):
     assert f"unknown key '{dotted((*place, 'zzz'))}'; valid keys: {', '.join(fields)}." in text
 
 
-@pytest.mark.parametrize("name", ["network", "frontend", "epochs", "corpus", "training"])
+@pytest.mark.parametrize("name", ["crnn", "frontend", "epochs", "corpus", "training"])
 def test_a_name_in_a_mapping_may_be_the_name_of_a_key(name):
     text = refusal(minimal(training={name: {"epoch": 3}}))
     assert f"unknown key 'training.{name}.epoch'; did you mean 'epochs'?" in text
@@ -131,7 +138,7 @@ def test_the_keys_of_csv_columns_are_known():
         (("training",), {"a-b": {}}, "'training.a-b': "),
         (("training",), {"../x": {}}, "'training.../x': "),
         (("datasets",), {"_x": {}}, "'datasets._x': "),
-        (("split", "folds"), 2, "greater than or equal to 3 (found 2)"),
+        (("split", "folds"), 2, "'split': folds: 2 leaves nothing to validate on; take 3 or more"),
         (("split", "test_fraction"), 0, "greater than 0 (found 0)"),
         (("split", "test_fraction"), 1.0, "less than 1 (found 1.0)"),
         (("split", "val_fraction"), 1, "less than 1 (found 1)"),
@@ -139,7 +146,18 @@ def test_the_keys_of_csv_columns_are_known():
         (("forest", "candidate_recall"), float("nan"), "finite number"),
         (("training", "x", "augmentation"), {"mix_low_db": float("nan")}, "finite number"),
         (("training", "x", "frontend"), {"low_hz": 500, "high_hz": 400}, "low_hz (500) must lie below high_hz (400)"),
-        (("training", "x", "network"), {"dilations": [1, 0]}, "'training.x.network.dilations.1': "),
+        (("training", "x", "crnn"), {"dilations": [1, 0]}, "'training.x.crnn.dilations.1': "),
+        (("training", "x", "crnn"), {"channels": []}, "'training.x.crnn.channels': "),
+        (("training", "x", "resnet18"), {"max_pool": 3}, "'training.x.resnet18.max_pool': Input should be 0, 1 or 2"),
+        (("training", "x", "resnet18"), {"sha256": "abc"}, "'training.x.resnet18.sha256': "),
+        (("training", "x", "architecture"), "resnet", "'tcn', 'crnn', 'dense_resnet', 'resnet18', 'beats' or 'timm'"),
+        (("training", "x", "balance"), "label", "'training.x.balance': "),
+        (("training", "x", "validate_every"), 0, "'training.x.validate_every': "),
+        (("training", "x", "epochs"), -1, "'training.x.epochs': Input should be greater than or equal to 0"),
+        (("training", "x", "optimisation"), {"plateau_factor": 1}, "'training.x.optimisation.plateau_factor': Input"),
+        (("training", "x", "optimisation"), {"beta1": 1}, "less than 1 (found 1)"),
+        (("training", "x", "optimisation"), {"beta2": 1}, "less than 1 (found 1)"),
+        (("training", "x", "optimisation"), {"learning_rate": 0}, "greater than 0 (found 0)"),
         (("evaluation", "iou"), [0.4, 2], "'evaluation.iou.1': Input should be less than or equal to 1 (found 2)"),
         (("evaluation", "iou"), [], "'evaluation.iou': "),
         (("evaluation", "decoding"), {"gaps": []}, "'evaluation.decoding.gaps': "),
@@ -187,7 +205,8 @@ def test_a_key_that_is_no_text_is_refused():
 
 def test_defaults_are_valid_and_settings_cannot_be_changed():
     config = parse_config(minimal())
-    assert list(config.datasets) == ["grouped"] and list(config.training) == ["dense"]
+    assert list(config.datasets) == ["grouped"]
+    assert config.training == {"default": rooms.TrainingSettings()}
     assert parse_config(config.model_dump(mode="json")) == config
     with pytest.raises(ValueError):
         config.seed = 2
@@ -231,9 +250,9 @@ def test_later_files_win_mappings_are_merged_and_lists_replaced(tmp_path):
     first = """
         seed: 1
         corpus: {root: /a, targets: [hum, buzz], annotations: [{files: "*.txt"}, {files: "*.csv"}]}
-        training: {small: {epochs: 3, network: {channels: 8}}, large: {}}
+        training: {small: {epochs: 3, architecture: dense_resnet, dense_resnet: {channels: 8}}, large: {}}
     """
-    second = "{corpus: {root: /b, targets: [bark]}, training: {small: {network: {dropout: 0.5}}}}"
+    second = "{corpus: {root: /b, targets: [bark]}, training: {small: {dense_resnet: {dropout: 0.5}}}}"
     third = "{seed: 3, training: {small: {epochs: 5}}, split: {folds: 4}}"
     paths = files_of(tmp_path, first, second, third)
     config = load_config(paths)
@@ -251,8 +270,10 @@ def test_a_null_in_a_later_file_wins(tmp_path):
 
 
 def test_numbers_that_yaml_takes_for_text_and_a_byte_order_mark(tmp_path):
-    (path,) = files_of(tmp_path, "\ufeffcorpus: {root: /a, targets: [x]}\ntraining: {a: {learning_rate: 1e-3}}\n")
-    assert load_config([path]).training["a"].learning_rate == 0.001
+    (path,) = files_of(
+        tmp_path, "\ufeffcorpus: {root: /a, targets: [x]}\ntraining: {a: {optimisation: {learning_rate: 1e-3}}}\n"
+    )
+    assert load_config([path]).training["a"].optimisation.learning_rate == 0.001
 
 
 @pytest.mark.parametrize(
@@ -283,9 +304,13 @@ def test_a_config_file_that_cannot_be_opened(tmp_path):
 
 def test_the_configs_of_the_repository_are_valid(monkeypatch):
     monkeypatch.setenv("OTUS_DATA", "/data")
-    for path in (REPOSITORY / "config").glob("*.yaml"):
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        layers = [path] if "root" in values.get("corpus", {}) else [REPOSITORY / "config" / "config.yaml", path]
+    for path in sorted((REPOSITORY / "config").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        layers = [path]
+        if text.startswith("# A layer"):
+            (command,) = re.findall("# +snakemake --configfile (.*)", text)
+            layers = [REPOSITORY / name for name in command.split()]
+            assert layers[-1] == path
         load_config(layers)
 
 

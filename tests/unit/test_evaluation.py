@@ -1,6 +1,5 @@
 """Operating points, judging, counting."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -11,8 +10,19 @@ import pytest
 from otus.atomic import write_json
 from otus.config import DecodingSettings, EvaluationSettings
 from otus.errors import StageError
-from otus.evaluation import FoldScores, Judged, count_per_recording, evaluate_model, judge, matched_pairs, read_fold
-from otus.evaluation.operating import ScoredRecording, choose_operating_point
+from otus.evaluation import (
+    FoldScores,
+    Judged,
+    count_per_recording,
+    evaluate_model,
+    judge,
+    matched_pairs,
+    read_fold,
+    read_thresholds,
+    write_thresholds,
+)
+from otus.evaluation.calibration import calibrated
+from otus.evaluation.operating import ScoredRecording, choose_operating_point, validation_hits
 from otus.evaluation.tally import settle, summarise, with_micro
 from otus.matching import Intervals
 from otus.scores import ScoreWriter
@@ -123,6 +133,86 @@ def test_huge_logits_are_still_selected():
     chosen = choose_operating_point([huge], iou=0.4)
     assert chosen.threshold < 1
     assert np.isfinite(logit(chosen.threshold))
+
+
+def one_threshold(*offs, merge="threshold", window=1):
+    return [DecodingPoint(off, 1.0, 0.0, 0.0, 0.2, merge, window) for off in offs]
+
+
+def test_one_threshold_is_the_middle_of_the_plateau_on_the_grid():
+    # Calls at 4 and above, false alarms at 0 and below: every threshold from 0.6 to 0.95 gives F1 1.
+    heights, is_call = [5, 4.5, 4, 0.0, -0.1], [1, 1, 1, 0, 0]
+    grid = one_threshold(0.1, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
+    chosen = choose_operating_point([recording(heights, is_call, grid)], iou=0.4)
+    assert chosen.val_f1 == chosen.val_average_precision == 1.0
+    assert chosen.threshold == grid[chosen.decoding].off_threshold == 0.8, "next to (logit 0.6 + logit 0.95) / 2"
+    shuffled = [grid[i] for i in (4, 0, 6, 2, 5, 3, 1)]
+    again = choose_operating_point([recording(heights, is_call, shuffled)], iou=0.4)
+    assert again.threshold == 0.8, "the order of the grid does not matter"
+    assert again.curve == chosen.curve
+
+
+def test_of_two_thresholds_next_to_the_middle_the_earlier_one_is_chosen():
+    heights, is_call = [5, 4.5, 4, 0.0], [1, 1, 1, 0]
+    for offs in ((0.6, 0.9), (0.9, 0.6)):
+        chosen = choose_operating_point([recording(heights, is_call, one_threshold(*offs))], iou=0.4)
+        assert chosen.threshold == offs[0]
+
+
+def test_thresholds_of_0_and_1_are_allowed_in_the_grid():
+    grid = one_threshold(0.0, 1.0)
+    chosen = choose_operating_point([recording([5, 4], [1, 1], grid)], iou=0.4)
+    assert (chosen.threshold, chosen.val_f1) == (0.0, 0.0), "one selection holds everything; a draw with nothing at all"
+    chosen = choose_operating_point([recording([5, 4], [1, 1], one_threshold(0.0, 0.5, 1.0))], iou=0.4)
+    assert (chosen.threshold, chosen.val_f1) == (0.5, 1.0)
+
+
+def test_decodings_that_differ_in_more_than_the_threshold_compete_and_draws_go_to_the_first():
+    # Calls of 10 frames with a dropout of 2 in the middle: only the second family bridges it.
+    activity = bumps([50, 56, 100, 106], [4, 4, 4, 4], [4.0] * 4)
+    calls = Intervals(np.array([5.0, 10.0]), np.array([6.0, 11.0]))
+    bridging = [replace(p, gap_s=0.3) for p in one_threshold(0.3, 0.5)]
+    grid = [*one_threshold(0.3, 0.5), *bridging, *(replace(p, gap_s=0.4) for p in bridging)]
+    one = ScoredRecording(activity, np.full(N_FRAMES, -9.0), HOP_S, grid, calls)
+    assert choose_operating_point([one], iou=0.6).decoding in (2, 3)
+
+
+def test_union_of_windows_is_judged_with_all_that_it_finds():
+    # A window is 10 frames long and its frame is in the middle; windows are loud where they hold most of the call.
+    activity = bumps([53, 153, 203], [5, 5, 1], [4.0, 4.0, 1.0])
+    calls = Intervals(np.array([5.0, 15.0]), np.array([6.0, 16.0]))
+    grid = one_threshold(0.5, 0.9, merge="union", window=10)
+    one = ScoredRecording(activity, np.full(N_FRAMES, -9.0), HOP_S, grid, calls)
+    chosen = choose_operating_point([one], iou=0.4)
+    assert (chosen.decoding, chosen.threshold, chosen.val_f1) == (1, 0.9, 1.0)
+    assert chosen.curve.threshold == (0.9, 0.5)
+    assert chosen.curve.precision == pytest.approx((1.0, 2 / 3), abs=1e-4)
+    peak, hit = validation_hits([one], 0, iou=0.4)
+    assert (peak.tolist(), hit.tolist()) == ([4.0, 4.0, 1.0], [True, True, False])
+
+
+def test_with_one_threshold_nothing_to_choose_by_gives_the_first_of_the_grid():
+    grid = one_threshold(0.7, 0.2)
+    for one in (recording([5, 4], [0, 0], grid), recording([-5, -5], [1, 1], grid)):
+        chosen = choose_operating_point([one], iou=0.4)
+        assert (chosen.decoding, chosen.threshold, chosen.val_f1) == (0, 0.7, 0.0)
+
+
+def test_curve_is_thinned_but_holds_the_chosen_threshold_and_the_best_f1():
+    random = np.random.default_rng(1)
+    is_call = np.arange(400) < 80
+    one = recording(np.where(is_call, random.normal(3, 1, 400), random.normal(0, 1, 400)), is_call)
+    chosen = choose_operating_point([one], iou=0.4)
+    curve = chosen.curve
+    assert 20 < len(curve.threshold) <= 50
+    assert (np.diff(curve.threshold) < 0).all() and (np.diff(curve.recall) >= 0).all()
+    assert max(curve.f1) == pytest.approx(chosen.val_f1, abs=1e-4)
+    at = curve.threshold.index(round(chosen.threshold, 6))
+    peak, hit = validation_hits([one], chosen.decoding, iou=0.4)
+    selected = peak >= logit(chosen.threshold)
+    assert curve.precision[at] == pytest.approx(hit[selected].mean(), abs=1e-4)
+    assert curve.recall[at] == pytest.approx(hit[selected].sum() / 80, abs=1e-4)
+    assert curve.f1[at] == pytest.approx(2 * hit[selected].sum() / (selected.sum() + 80), abs=1e-4)
 
 
 def test_no_recordings_to_choose_by():
@@ -314,15 +404,16 @@ def test_fixed_thresholds_are_monotone_and_named(evaluation):
         assert counts.loc[counts["operating_point"] == name, "threshold"].to_numpy() == pytest.approx(value)
     chosen = counts[counts["selected"]].groupby(["fold", "label"])["threshold"].unique()
     for (fold, label), thresholds in chosen.items():
-        assert thresholds == pytest.approx([evaluation.operating_points[fold][label]["threshold"]])
+        assert thresholds == pytest.approx([evaluation.operating_points[fold][label].threshold])
 
 
-def test_operating_points_survive_json_exactly(evaluation, tmp_path):
-    write_json(tmp_path / "points.json", evaluation.operating_points)
-    again = json.loads((tmp_path / "points.json").read_text())
+def test_operating_points_survive_their_file_exactly(evaluation, tmp_path):
+    write_thresholds(tmp_path / "thresholds.yaml", "grouped-dense", evaluation.operating_points)
+    again = read_thresholds(tmp_path / "thresholds.yaml")
+    assert again == evaluation.operating_points
     selections = evaluation.selections
     for (fold, label), rows in selections.groupby(["fold", "label"]):
-        threshold = logit(again[str(fold)][label]["threshold"])
+        threshold = logit(again[fold][label].threshold)
         np.testing.assert_array_equal(rows["peak_score"] >= threshold, rows["selected"])
 
 
@@ -369,7 +460,7 @@ def test_validation_of_a_fold_is_every_other_group_once(evaluation):
     for fold in folds:
         others = annotations[~groups.isin(fold.recordings.loc[fold.recordings["split"] == "test", "group"])]
         for label in LABELS:
-            assert evaluation.operating_points[fold.fold][label]["n_calls"] == (others["label"] == label).sum()
+            assert evaluation.operating_points[fold.fold][label].n_calls == (others["label"] == label).sum()
 
 
 def test_single_split_uses_its_own_validation_recordings():
@@ -378,7 +469,7 @@ def test_single_split_uses_its_own_validation_recordings():
     val = folds[0].recordings.query("split == 'val'")["recording_id"]
     for label in LABELS:
         calls = annotations[(annotations["label"] == label) & annotations["recording_id"].isin(val)]
-        assert result.operating_points[1][label]["n_calls"] == len(calls)
+        assert result.operating_points[1][label].n_calls == len(calls)
     assert set(result.counts["split"]) == {"val", "test"}
 
 
@@ -400,11 +491,94 @@ def test_each_label_is_split_at_its_own_onsets():
     assert (counts["f1"] == 1.0).all()
 
 
+# decodings with one threshold, calibration
+
+
+@pytest.fixture(scope="module", params=["threshold", "union"])
+def one_each(request):
+    """The judgement of the corpus with one threshold, and the folds."""
+    folds, annotations = corpus()
+    grid = one_threshold(0.5, 0.3, 0.7, merge=request.param, window=3 if request.param == "union" else 1)
+    folds = [replace(fold, grid=grid) for fold in folds]
+    return evaluate(folds, annotations, thresholds=[0.3, 0.6, 0.95], iou=[0.4, 0.6]), folds, annotations
+
+
+def test_with_one_threshold_everything_decoded_is_selected(one_each):
+    result, _, _ = one_each
+    assert len(result.selections) and result.selections["selected"].all()
+    assert set(result.selections["operating_point"].str[:3]) <= {"thr", "uni"}
+    agree(result)
+    for points in result.operating_points.values():
+        for point in points.values():
+            assert point.threshold == point.decoding.off_threshold
+
+
+def test_rows_of_fixed_thresholds_come_from_the_decoding_at_that_threshold(one_each):
+    """Also for 0.6 and 0.95, which the grid does not have: as if that were the only threshold to choose from."""
+    result, folds, annotations = one_each
+    key = ["fold", "split", "label", "recording_id"]
+    columns = ["n_gt", "n_pred", "tp", "fp", "fn", "threshold"]
+    for t in (0.3, 0.6, 0.95):
+        alone = [replace(fold, grid=[replace(fold.grid[0], off_threshold=t)]) for fold in folds]
+        expected = evaluate(alone, annotations, thresholds=[]).counts
+        assert expected["selected"].all() and expected["n_pred"].sum() > 0
+        rows = result.counts[(result.counts["operating_point"] == f"{t:.2f}") & (result.counts["iou"] == 0.4)]
+        assert not rows["selected"].any()
+        pd.testing.assert_frame_equal(
+            rows.set_index(key)[columns].sort_index(), expected.set_index(key)[columns].sort_index()
+        )
+
+
+def test_hysteresis_rows_of_fixed_thresholds_filter_the_chosen_decoding(evaluation):
+    selections = evaluation.selections
+    rows = evaluation.counts[(evaluation.counts["operating_point"] == "0.90") & (evaluation.counts["iou"] == 0.4)]
+    assert rows["n_pred"].sum() == (selections["peak_score"] >= logit(0.9)).sum()
+
+
+def test_every_selection_has_the_probability_of_its_folds_calibration(evaluation):
+    assert evaluation.selections["probability"].between(0, 1).all()
+    for (fold, label), rows in evaluation.selections.groupby(["fold", "label"]):
+        calibration = evaluation.operating_points[fold][label].calibration
+        assert calibration.method == "platt" and calibration.n_hits >= 5
+        expected = calibrated(calibration, rows["peak_score"].to_numpy(dtype=float))
+        np.testing.assert_array_equal(rows["probability"], expected)
+        assert rows.loc[rows["hit"], "probability"].mean() > rows.loc[~rows["hit"], "probability"].mean()
+
+
+def test_calibration_is_fitted_on_what_chose_the_operating_point(evaluation):
+    """All candidates of the validation recordings above the off-threshold, and no other."""
+    folds, annotations = corpus()
+    fold, label = folds[0], LABELS[0]
+    tested = set(fold.recordings.loc[fold.recordings["split"] == "test", "group"])
+    n = 0
+    for other in folds:
+        own = other.recordings[(other.recordings["split"] == "val") & ~other.recordings["group"].isin(tested)]
+        grid = evaluation.operating_points[1][label].decoding
+        for recording_id in own["recording_id"]:
+            activity = other.logits[recording_id][0]
+            calls = annotations[(annotations["recording_id"] == recording_id) & (annotations["label"] == label)]
+            truth = Intervals(calls["start_s"].to_numpy(), calls["end_s"].to_numpy())
+            scored = ScoredRecording(activity, np.full(N_FRAMES, -9.0), HOP_S, [grid], truth)
+            n += len(validation_hits([scored], 0, iou=0.4)[0])
+    assert evaluation.operating_points[1][label].calibration.n == n > 0
+
+
+def test_without_calibration_there_is_no_probability():
+    folds, annotations = corpus()
+    result = evaluate(folds[:1], annotations, calibration="none")
+    assert result.selections["probability"].isna().all()
+    few = evaluate(folds[:1], annotations[annotations["label"] == "hum"])
+    cluck = few.operating_points[1]["cluck"].calibration
+    assert (cluck.method, cluck.reason) == ("none", "only 0 hits on validation, 5 are needed")
+    assert few.selections.loc[few.selections["label"] == "cluck", "probability"].isna().all()
+
+
 def test_label_without_validation_calls_and_network_that_finds_nothing(tmp_path):
     folds, annotations = corpus()
     silent = [replace(f, logits={i: np.full_like(v, -9) for i, v in f.logits.items()}) for f in folds]
     result = evaluate(silent, annotations[annotations["label"] == "hum"])
-    write_json(tmp_path / "points.json", result.operating_points)
+    write_thresholds(tmp_path / "thresholds.yaml", "m", result.operating_points)
+    assert read_thresholds(tmp_path / "thresholds.yaml") == result.operating_points
     assert len(result.selections) == 0
     assert (result.counts["n_pred"] == 0).all()
     assert result.counts.loc[result.counts["label"] == "hum", "fn"].sum() > 0
@@ -488,7 +662,7 @@ def test_leaky_operating_point_is_chosen_on_the_validation_time_of_the_fold_alon
     for fold in folds[:2]:
         own = here[here["recording_id"].isin(fold.recordings["recording_id"])]
         for label in LABELS:
-            assert leaky.operating_points[fold.fold][label]["n_calls"] == (own["label"] == label).sum() > 0
+            assert leaky.operating_points[fold.fold][label].n_calls == (own["label"] == label).sum() > 0
 
 
 def agree(result):
@@ -562,7 +736,7 @@ def stored_fold(tmp_path, statuses, splits):
                 if status == "ok":
                     writer.write(recording_id, 10 * chunk, np.zeros((2, 10), dtype=np.float32))
     write_table(tmp_path / "items.parquet", "items", table("items", items))
-    write_json(tmp_path / "card.json", {"median_call_s": 1.0, "short_call_s": 0.5})
+    write_json(tmp_path / "card.json", {"median_call_s": 1.0, "short_call_s": 0.5, "window_frames": 7})
     return read_fold(
         3,
         card_path=tmp_path / "card.json",
@@ -571,8 +745,8 @@ def stored_fold(tmp_path, statuses, splits):
         recordings=pd.DataFrame({"recording_id": list(splits), "sample_rate": 1000, "group": "not this one"}),
         splits=pd.DataFrame(
             {"recording_id": list(splits), "group": [f"g{i}" for i in splits], "split": list(splits.values())}
-        ).assign(start_sample=0, end_sample=2000, leaky=False),
-        decoding=DecodingSettings(off_thresholds=[0.5], onset_thresholds=[1.0], gaps=[0.5]),
+        ).assign(start_sample=0, end_sample=2000, leaky=False, part=None),
+        decoding=DecodingSettings(merge="union", off_thresholds=[0.5], onset_thresholds=[1.0], gaps=[0.5]),
     )
 
 
@@ -587,6 +761,7 @@ def test_reading_a_fold(tmp_path):
     assert fold.recordings.set_index("recording_id")["group"].to_dict() == {"b": "gb", "d": "gd"}
     assert fold.logits["b"].shape == (2, 20)
     assert [p.gap_s for p in fold.grid] == [0.5]
+    assert [p.window_frames for p in fold.grid] == [7]
 
 
 def test_a_fold_of_parts_has_a_row_for_every_recording_and_split(tmp_path):
@@ -594,7 +769,9 @@ def test_a_fold_of_parts_has_a_row_for_every_recording_and_split(tmp_path):
         [("b", "val", 0, 500), ("b", "train", 500, 800), ("b", "val", 800, 2000), ("c", "train", 0, 700)],
         columns=["recording_id", "split", "start_sample", "end_sample"],
     )
-    parts = pd.concat([rows, rows.tail(1).assign(split="test", start_sample=700, end_sample=2000)]).assign(group="g")
+    parts = pd.concat([rows, rows.tail(1).assign(split="test", start_sample=700, end_sample=2000)]).assign(
+        group="g", part=None
+    )
     stored_fold(tmp_path, {"b": ["ok"], "c": ["ok"]}, {"b": "val", "c": "test"})
     fold = read_fold(
         1,

@@ -11,9 +11,11 @@ import soundfile
 from otus.atomic import write_json
 from otus.audio import inspect
 from otus.config import EvaluationSettings, ForestSettings
+from otus.evaluation.calibration import Calibration
 from otus.evaluation.tally import Judged, count_per_recording, judge
+from otus.evaluation.thresholds import ChosenPoint, ThresholdCurve
 from otus.forest import feature_names, selection_features, stage
-from otus.selections import logit
+from otus.selections import DecodingPoint, logit
 from otus.tables import table, write_table
 
 LABELS = ["hum", "cluck"]
@@ -22,6 +24,12 @@ THRESHOLD = 1 / (1 + np.exp(-1.0))  # logit 1
 FOREST = ForestSettings(mfcc=1).model_copy(update={"trees": 4})  # fewer than any real forest may have
 EVALUATION = EvaluationSettings(thresholds=[], bootstrap=0)
 KEY = ["fold", "split", "label", "recording_id"]
+
+
+def chosen_point(threshold, merge="hysteresis"):
+    """What evaluation chose, as far as the forest looks at it."""
+    decoding = DecodingPoint(0.3 if merge == "hysteresis" else threshold, 1.0, 0.0, 0.0, 0.0, merge)
+    return ChosenPoint(threshold, decoding, 0.9, 0.9, 50, Calibration("none", 0, 0), ThresholdCurve())
 
 
 class Corpus:
@@ -66,8 +74,9 @@ class Corpus:
             "m_f" + rows["fold"].astype(str) + "_" + rows["label"] + "_" + rows["recording_id"] + "_s" + number
         )
         rows = rows.assign(score=rows["peak_score"] - 1, model="m", layer="cnn", operating_point="p")
+        rows["probability"] = 1 / (1 + np.exp(1 - rows["peak_score"]))
         self.selections = table("selections", rows.drop(columns=["group", "start_sample", "end_sample"]))
-        self.points = {fold: {label: {"threshold": THRESHOLD} for label in labels} for fold in self.folds}
+        self.points = {fold: {label: chosen_point(THRESHOLD) for label in labels} for fold in self.folds}
         self.labels = labels
 
     def group_of(self):
@@ -304,6 +313,28 @@ def test_candidates_reach_below_the_networks_threshold_but_not_to_the_bottom(cor
         val_hits = own.loc[(own["split"] == "val") & own["hit"], "peak_score"]
         lowest = min(np.quantile(val_hits, 0.05), 1.0)
         assert rows.loc[rows["split"] == "test", "peak_score"].min() >= lowest - 1e-9
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+def test_with_one_threshold_every_selection_is_a_candidate(silent, tmp_path, threshold):
+    corpus = Corpus(n=12, labels=LABELS[:1])
+    corpus.points = {fold: {"hum": chosen_point(threshold, "union")} for fold in corpus.folds}
+    found = corpus.selections[corpus.selections["peak_score"] >= logit(threshold)].assign(selected=True)
+    filtered = corpus.filtered(tmp_path, selections=found)
+    tested = found[found["split"] == "test"]
+    assert {f.n_rows for f in filtered.forests} == {(tested["fold"] != fold).sum() for fold in corpus.folds}, (
+        "all out-of-fold selections are fitted on"
+    )
+    assert {f.candidate_step for f in filtered.forests} == {1.0}
+    judged = filtered.selections[filtered.selections["split"] == "test"]
+    assert sorted(judged["selection_id"]) == sorted(tested["selection_id"])
+
+
+def test_probabilities_of_the_network_are_carried_through(corpus, filtered):
+    before = corpus.selections.set_index("selection_id")["probability"]
+    after = filtered.selections.set_index("selection_id")["probability"]
+    np.testing.assert_array_equal(after, before.reindex(after.index))
+    assert after.notna().all() and (after != filtered.selections.set_index("selection_id")["rf_probability"]).any()
 
 
 @pytest.mark.parametrize("folds", [3, 1])

@@ -4,21 +4,30 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torchaudio.compliance.kaldi
 
 from otus.audio import inspect
 from otus.config import FrontendSettings
 from otus.errors import DataError
 from otus.frontend import (
+    FBANK_MEAN,
+    FBANK_SILENCE,
+    FBANK_SPREAD,
     INPUT_RANGE,
     Frontend,
     band_medians,
+    beats_frontend,
     choose_frontend,
     filter_bank,
+    kaldi_fbank,
     read_band_power,
+    read_features,
     relative_log_power,
 )
 
 FRONTEND = Frontend(16_000, 160, 512, 40, 0.0, 8000.0, "mel")
+BEATS = beats_frontend()
+CPU = torch.device("cpu")
 
 
 def choose(settings=None, rates=(24_000,), durations=(0.5,), low=(np.nan,), high=(np.nan,)):
@@ -119,3 +128,79 @@ def test_silence_and_loudness_stay_in_range():
     assert (silent == 0).all()
     loud = relative_log_power(torch.ones(4, 5), torch.zeros(4))
     assert (loud == INPUT_RANGE[1]).all()
+
+
+def fbank_of(path, info, start, end):
+    return read_features(path, info, BEATS, start, end, band_medians(path, info, BEATS), CPU)
+
+
+@pytest.mark.parametrize("level", [1e-4, 0.1, 1.0])
+def test_the_filter_bank_is_kaldis(level):
+    generator = torch.Generator().manual_seed(3)
+    samples = level * torch.randn(2, 16_000, generator=generator)
+    for one, found in zip(samples, kaldi_fbank(samples, BEATS), strict=True):
+        theirs = torchaudio.compliance.kaldi.fbank(
+            2**15 * one.unsqueeze(0), num_mel_bins=128, sample_frequency=16_000, frame_length=25, frame_shift=10
+        )
+        torch.testing.assert_close(found.T, (theirs - FBANK_MEAN) / FBANK_SPREAD, rtol=0, atol=1e-5)
+
+
+def test_a_filter_bank_does_not_depend_on_where_the_recording_is_cut(recording):
+    path, info = recording
+    n = BEATS.n_frames(info)
+    whole = fbank_of(path, info, 0, n)
+    assert whole.shape == (128, n)
+    pieces = [fbank_of(path, info, a, min(a + 37, n)) for a in range(0, n, 37)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=0, atol=1e-5)
+
+
+def test_outside_the_recording_there_is_silence(recording):
+    path, info = recording
+    n = BEATS.n_frames(info)
+    assert BEATS.outside == FBANK_SILENCE
+    assert FRONTEND.outside == 0.0
+    around = fbank_of(path, info, -50, n + 40)
+    torch.testing.assert_close(around[:, 50 : 50 + n], fbank_of(path, info, 0, n), rtol=0, atol=1e-5)
+    # 120 samples of a window lie outside its frame on either side
+    silent = torch.cat([around[:, :49], around[:, 50 + n + 1 :]], dim=1)
+    torch.testing.assert_close(silent, torch.full_like(silent, FBANK_SILENCE), rtol=0, atol=1e-6)
+    before, after = fbank_of(path, info, -50, -20), fbank_of(path, info, n + 20, n + 50)
+    assert before.shape == after.shape == (128, 30)
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("kind", ["relative", "fbank"])
+def test_a_click_is_strongest_in_the_frame_that_it_is_in(tmp_path, kind):
+    samples = np.zeros(16_000, dtype=np.float32)
+    samples[[160 * 30 + 80, 160 * 60 + 80]] = 0.5  # frames 30 and 60, in the middle
+    soundfile.write(tmp_path / "click.wav", samples, 16_000, subtype="FLOAT")
+    info = inspect(tmp_path / "click.wav")
+    frontend = BEATS if kind == "fbank" else Frontend(16_000, 160, 512, 40, 0.0, 8000.0, "linear")
+    power = read_features(tmp_path / "click.wav", info, frontend, 0, 100, torch.full((40,), 1e-3), CPU).mean(dim=0)
+    around = power[25:36]
+    assert around.argmax() == 5
+    torch.testing.assert_close(around, around.flip(0), rtol=0, atol=0.01)
+    torch.testing.assert_close(power[25:36], power[55:66])
+
+
+def test_features_of_the_relative_kind_are_in_units_of_the_medians(recording):
+    path, info = recording
+    medians = band_medians(path, info, FRONTEND)
+    expected = relative_log_power(read_band_power(path, info, FRONTEND, 10, 60), medians)
+    assert torch.equal(read_features(path, info, FRONTEND, 10, 60, medians, CPU), expected)
+
+
+def test_filter_banks_need_no_medians_and_hear_other_rates(tmp_path):
+    t = np.arange(44_100) / 44_100
+    soundfile.write(tmp_path / "t.wav", 0.5 * np.sin(2 * np.pi * 4000 * t), 44_100)
+    info = inspect(tmp_path / "t.wav")
+    assert band_medians(tmp_path / "t.wav", info, BEATS).shape == (0,)
+    assert BEATS.n_frames(info) == 100
+    found = fbank_of(tmp_path / "t.wav", info, 10, 90).mean(dim=1)
+    mel = 1127 * np.log(1 + np.array([20.0, 4000.0, 8000.0]) / 700)
+    assert abs(int(found.argmax()) - 129 * (mel[1] - mel[0]) / (mel[2] - mel[0])) < 2
+
+
+def test_cards_from_before_there_were_kinds_are_of_the_relative_kind():
+    assert Frontend(16_000, 160, 512, 40, 0.0, 8000.0, "mel").kind == "relative"
+    assert BEATS.kind == "fbank"

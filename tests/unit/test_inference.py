@@ -1,51 +1,61 @@
 """Chunked scoring, items, failures, stopping and going on."""
 
-import contextlib
 import itertools
 import json
-import resource
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 import torch
+from training_corpus import after, never, single_threaded, small_files_only
 
 from otus.audio import AudioInfo, inspect, sha256
 from otus.chunks import make_chunks
-from otus.config import ChunkSettings, NetworkSettings
+from otus.config import ChunkSettings, CrnnSettings, DenseResnetSettings
 from otus.errors import MissingPartError, StageError
 from otus.frontend import Frontend
 from otus.inference import parts, predict_shard, shard
 from otus.inference.dense import frames_of_chunk
-from otus.models import build_network
+from otus.models import WindowMean, build_network
 from otus.models.card import ModelCard
 from otus.scores import read_scores
 from otus.stopping import StoppedError
 from otus.tables import table
 
-SETTINGS = NetworkSettings(channels=4, temporal_channels=8, dilations=[1, 2, 4], frequency_blocks=1)
+SETTINGS = {
+    "dense_resnet": DenseResnetSettings(channels=4, temporal_channels=8, dilations=[1, 2, 4], frequency_blocks=1),
+    "crnn": CrnnSettings(channels=[4], temporal_channels=8, dilations=[1, 2], recurrent_channels=4),
+}
 
 
-def make_card(frontend, context_frames):
+def make_card(frontend, net):
     return ModelCard(
-        "m",
-        1,
-        "dense_resnet",
-        1,
-        SETTINGS.model_dump(),
-        frontend,
-        ["hum"],
-        context_frames,
-        "dense",
-        0.4,
-        0.2,
-        "0",
-        {},
-        [1],
-        1,
-        {},
+        model="m",
+        fold=1,
+        architecture="dense_resnet",
+        members=1,
+        network={},
+        frontend=frontend,
+        classes=["hum"],
+        context_frames=net.context_frames,
+        inference="dense" if net.block_frames is None else "blocks",
+        objective="frame",
+        window_frames=1,
+        median_call_s=0.4,
+        short_call_s=0.2,
+        training_data_sha256="0",
+        training={},
+        data={},
+        best_epochs=[1],
+        seed=1,
+        versions={},
     )
+
+
+def network(kind="dense_resnet", seed=0):
+    torch.manual_seed(seed)
+    return build_network(SETTINGS[kind], bands=16, n_classes=1).eval()
 
 
 @pytest.fixture
@@ -73,23 +83,9 @@ def corpus(tmp_path):
     return tmp_path, table("recordings", rows)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Networks as small as these are slower on several threads, and much slower beside other work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def never():
-    return False
-
-
-def after(calls):
-    """A stop that is asked for at this call and from then on."""
-    counter = itertools.count(1)
-    return lambda: next(counter) >= calls
+    yield from single_threaded()
 
 
 def predict(
@@ -108,15 +104,14 @@ def predict(
 ):
     root, recordings = corpus
     frontend = frontend or Frontend(16_000, 160, 512, 16, 0.0, 8000.0, "mel")
-    torch.manual_seed(seed)
-    net = net or build_network("dense_resnet", bands=16, n_classes=1, settings=SETTINGS).eval()
+    net = net or network(seed=seed)
     chunks = make_chunks(recordings, ChunkSettings(chunk_s=chunk_s, context_s=context_s))
     result = predict_shard(
         root,
         chunks,
         recordings,
         net,
-        make_card(frontend, build_network("dense_resnet", bands=16, n_classes=1, settings=SETTINGS).context_frames),
+        make_card(frontend, net),
         skip=set(skip),
         scores_path=out,
         resume_folder=out.parent / f"{out.stem}.resume",
@@ -128,15 +123,28 @@ def predict(
     return chunks, result
 
 
-def test_chunked_and_unchunked_scores_agree(corpus, tmp_path):
-    predict(corpus, tmp_path / "whole.parquet", chunk_s=1000)
-    predict(corpus, tmp_path / "parts.parquet", chunk_s=0.7)
+NETWORKS = {
+    "dense_resnet": network("dense_resnet"),
+    "crnn": network("crnn"),
+    "windows of a crnn": WindowMean(network("crnn"), 31).eval(),
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_chunked_and_unchunked_scores_agree(corpus, tmp_path, kind):
+    net = NETWORKS[kind]
+    context_s = 4.0 if net.block_frames is None else 0.0  # blocks are read whole, wherever a chunk ends
+    predict(corpus, tmp_path / "whole.parquet", chunk_s=1000, net=net)
+    predict(corpus, tmp_path / "parts.parquet", chunk_s=0.7, context_s=context_s, net=net)
     whole, classes, hop_s = read_scores([tmp_path / "whole.parquet"], only={"a", "b", "c"})
     parts, _, _ = read_scores([tmp_path / "parts.parquet"], only={"a", "b", "c"})
     assert classes == ["hum"] and hop_s == 0.01
     for recording_id, logits in whole.items():
         assert logits.std() > 1e-3
-        np.testing.assert_allclose(parts[recording_id], logits, atol=1e-4)
+        if net.block_frames is None:
+            np.testing.assert_allclose(parts[recording_id], logits, atol=1e-4)
+        else:
+            np.testing.assert_array_equal(parts[recording_id], logits, "to the last bit")
 
 
 @pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 250_000])
@@ -176,11 +184,10 @@ def test_too_many_failures_fail_the_job_and_leave_no_scores(corpus, tmp_path):
 
 
 def test_scores_that_are_not_finite_are_failures(corpus, tmp_path):
-    class Broken(torch.nn.Module):
-        def forward(self, x):
-            return torch.full((1, 2, x.shape[-1]), float("nan"))
-
-    _, result = predict(corpus, tmp_path / "s.parquet", chunk_s=100.0, allowed=1.0, net=Broken())
+    broken = network()
+    with torch.no_grad():
+        broken.logits.bias.fill_(float("nan"))
+    _, result = predict(corpus, tmp_path / "s.parquet", chunk_s=100.0, allowed=1.0, net=broken)
     assert set(result.items["error_class"]) == {"FloatingPointError"}
 
 
@@ -370,17 +377,6 @@ def test_a_part_that_another_job_altered_is_refused(corpus, tmp_path, monkeypatc
     with pytest.raises(StageError, match=r"part-00001\.parquet: altered meanwhile"):
         predict(corpus, out, chunk_s=2.0)
     assert not out.exists()
-
-
-@contextlib.contextmanager
-def small_files_only(most_bytes):
-    """No file can be written beyond this size, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("most_bytes", [100, 2500, 7000])

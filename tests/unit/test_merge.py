@@ -250,7 +250,7 @@ def test_a_recording_that_several_folds_test_in_parts_is_pooled_once(tables):
         .groupby([*keys, "recording_id", "group"], as_index=False)[[*sums, "threshold"]]
         .agg({**dict.fromkeys(sums, "sum"), "threshold": "first"})
     )
-    merged = merge([per_fold], [same[1]], [same[2]])
+    merged = merge([per_fold.assign(part=None)], [same[1]], [same[2]])
     rows = merged.per_recording
     pooled = rows[rows["fold"] == POOLED]
     assert not pooled.duplicated(["label", "recording_id"]).any()
@@ -272,3 +272,31 @@ def test_a_recording_that_several_folds_test_in_parts_is_pooled_once(tables):
     np.testing.assert_allclose(ends["recall"], recall_at_the_end)
     found = board["average_precision"].droplevel(["model", "layer"]).drop("micro")
     assert (found <= ends["recall"]).all() and (found > 0).all(), "all calls of all folds count"
+
+
+def test_rows_of_single_folds_say_what_the_fold_tests(tables):
+    """The counts of the network name it; those of the forest need not."""
+    sites = {1: "bush", 2: "dam", 3: "ridge"}
+    cnn, forest = tables[0]
+    named = [cnn.assign(part=cnn["fold"].map(sites)), forest]
+    metrics = merge(named, *tables[1:]).metrics
+    expected = metrics["fold"].map({str(fold): site for fold, site in sites.items()})
+    assert set(metrics["layer"]) == {"cnn", "cnn+rf"} and set(metrics["split"]) == {"test", "val"}
+    assert metrics["part"].isna().eq(metrics["fold"] == POOLED).all()
+    assert (metrics["part"].fillna("") == expected.fillna("")).all()
+    pd.testing.assert_frame_equal(metrics.drop(columns="part"), merge(*tables).metrics.drop(columns="part"))
+
+
+def test_folds_of_groups_have_no_part(merged):
+    assert merged.metrics["part"].isna().all()
+
+
+def test_counts_carry_the_part_of_the_recordings():
+    recordings = pd.DataFrame({"recording_id": ["a"], "group": ["a"], "duration_s": [9.0], "part": ["night"]})
+    calls = pd.DataFrame({"annotation_id": ["n"], "recording_id": ["a"], "start_s": [1.0], "end_s": [2.0]})
+    found = calls.rename(columns={"annotation_id": "selection_id"}).assign(rank=1.0)
+    for searched, part in ((recordings, "night"), (recordings.drop(columns="part"), "")):
+        judged = Judged(found, calls, searched)
+        counts = count_per_recording(judged, judge(judged, 0.4), {"selected": 0.0}, "selected")
+        counts["fold"], counts["model"] = 1, "m"
+        assert table("counts", counts)["part"].fillna("").tolist() == [part]

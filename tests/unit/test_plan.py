@@ -23,12 +23,12 @@ SIZE = CorpusSize(6000, 100.0, 100.0, 1 / 60, 24_000, 12_000, 10_000, 0.3, True)
 SUMMARY = """Building DAG of jobs...
 output_file\tdate\trule\tlog-file(s)\tstatus\tplan
 results/inventory/recordings.parquet\tMon Mar  2\ttake_inventory\t-\tok\tno update
-results/models/grouped-dense/fold1/model.safetensors\t-\ttrain_model\t-\tmissing\tupdate pending
-results/models/grouped-dense/fold1/card.json\t-\ttrain_model\t-\tmissing\tupdate pending
-results/models/grouped-dense/fold2/card.json\t-\ttrain_model\t-\tmissing\tupdate pending
-results/scores/grouped-dense/fold1/shard1.scores.parquet\t-\tpredict_shard\t-\tmissing\tupdate pending
-results/scores/grouped-dense/fold1/shard1.items.parquet\t-\tpredict_shard\t-\tmissing\tupdate pending
-results/scores/grouped-dense/fold1/shard2.items.parquet\t-\tpredict_shard\t-\tmissing\tupdate pending
+results/models/grouped-default/fold1/model.safetensors\t-\ttrain_model\t-\tmissing\tupdate pending
+results/models/grouped-default/fold1/card.json\t-\ttrain_model\t-\tmissing\tupdate pending
+results/models/grouped-default/fold2/card.json\t-\ttrain_model\t-\tmissing\tupdate pending
+results/scores/grouped-default/fold1/shard1.scores.parquet\t-\tpredict_shard\t-\tmissing\tupdate pending
+results/scores/grouped-default/fold1/shard1.items.parquet\t-\tpredict_shard\t-\tmissing\tupdate pending
+results/scores/grouped-default/fold1/shard2.items.parquet\t-\tpredict_shard\t-\tmissing\tupdate pending
 results/metrics.csv\t-\tmerge_metrics\t-\tmissing\tupdate pending
 results/metrics.parquet\t-\tmerge_metrics\t-\tmissing\tupdate pending
 """
@@ -42,7 +42,7 @@ def workload(size=SIZE, **config):
 
 
 def jobs_of(rule, folds=(), shards=()):
-    model = {"dataset": "grouped", "training": "dense"}
+    model = {"dataset": "grouped", "training": "default"}
     names = [model | {"fold": str(f)} | ({"shard": str(s)} if s else {}) for f in folds for s in shards or [0]]
     return [Job(rule, tuple(sorted(n.items()))) for n in names or [{}]]
 
@@ -63,7 +63,7 @@ def waited(rule, seconds):
 def test_every_pending_job_is_there_once():
     jobs = jobs_in_summary(SUMMARY, RESULTS)
     assert [job.rule for job in jobs] == ["train_model"] * 2 + ["predict_shard"] * 2 + ["merge_metrics"]
-    assert dict(jobs[3].wildcards) == {"dataset": "grouped", "training": "dense", "fold": "1", "shard": "2"}
+    assert dict(jobs[3].wildcards) == {"dataset": "grouped", "training": "default", "fold": "1", "shard": "2"}
 
 
 def test_nothing_is_pending_in_a_finished_run():
@@ -101,7 +101,7 @@ def test_gpu_hours_are_those_of_jobs_that_find_a_gpu():
         (CLUSTER, "cpu", False),
         (CLUSTER, "auto", True),
     ]:
-        found = make_plan(jobs_of("train_model", [1]), workload(training={"dense": {"device": device}}), [], machines)
+        found = make_plan(jobs_of("train_model", [1]), workload(training={"default": {"device": device}}), [], machines)
         assert found.uses_gpu is has_any
 
 
@@ -109,13 +109,13 @@ def test_more_slots_are_sooner_and_more_work_is_later():
     train = jobs_of("train_model", range(1, 5))
     times = [make_plan(train, workload(), [], replace(CLUSTER, gpus=n)).wall_s for n in (1, 2, 4, 8)]
     assert times[0] > times[1] > times[2] == times[3]
-    assert make_plan(train, workload(training={"dense": {"epochs": 90}}), [], CLUSTER).wall_s > times[3]
+    assert make_plan(train, workload(training={"default": {"epochs": 90}}), [], CLUSTER).wall_s > times[3]
 
 
 def test_threads_take_cores_of_this_machine():
     train = jobs_of("train_model", range(1, 5))
     one, four = (
-        make_plan(train, workload(training={"dense": {"threads": n}}), [], replace(HERE, slots=4)).wall_s
+        make_plan(train, workload(training={"default": {"threads": n}}), [], replace(HERE, slots=4)).wall_s
         for n in (1, 4)
     )
     assert four == pytest.approx(4 * one)
@@ -246,7 +246,7 @@ def test_the_command_plans_the_demo_before_anything_ran(empty, capsys):
         "evaluate": 1,
         "forest": 1,
         "merge": 1,
-        "report": 1,
+        "report": 2,
     }
     assert found["corpus"]["recordings"] == 16 and not found["corpus"]["counted"]
 
@@ -267,7 +267,7 @@ def test_the_command_takes_site_settings_and_jobs(empty, capsys, monkeypatch):
 def test_the_command_reads_all_config_files(empty, capsys, monkeypatch):
     monkeypatch.setattr(plan_module, "remaining_jobs", lambda *_, **__: EVERYTHING)
     (empty / "a.yaml").write_text("corpus: {root: nowhere, targets: [hum]}\n")
-    (empty / "b.yaml").write_text("training: {dense: {epohcs: 3}}\n")
+    (empty / "b.yaml").write_text("training: {default: {epohcs: 3}}\n")
     assert main(["plan", "--configfile", "a.yaml"]) == 0
     assert "0 recordings" in capsys.readouterr().out
     assert main(["plan", "--configfile", "a.yaml", "b.yaml"]) == 3

@@ -19,7 +19,9 @@ from otus.config.settings import ReportSettings
 from otus.report.examples import choose_examples
 from otus.report.figures import Mark, counts_svg, precision_recall_svg, spectrogram_png, wav_bytes
 from otus.report.leaderboard import deciding_iou, leaderboard, leaderboard_text
+from otus.report.learning import histories_of_fold
 from otus.report.page import ReportContent, write_report
+from otus.report.spread import spreads
 from otus.tables import table
 
 NASTY = "<img src=x onerror=alert(1)>.wav"
@@ -285,6 +287,7 @@ def content(tmp_path_factory) -> ReportContent:
         metrics_per_recording=table("metrics_per_recording", per_recording),
         curves=curve_rows(),
         matches=pd.concat([match_rows(), *not_shown]),
+        reliability=table("reliability", []),
         items=table("items", items),
         leakage=leakage_rows("grouped"),
         noise={"grouped": noise_report(wanted=90, mined=90)},
@@ -660,6 +663,93 @@ def test_labels_that_are_unknown_are_told_apart(content, tmp_path):
     assert "unknown left out 1 1" in page.text
 
 
+# Across folds
+
+
+def across_rows(f1_of, **more):
+    """The pooled row, and a test row per fold beside a validation row and rows that are not to be shown."""
+    rows = [metric(f1=0.6, **more)]
+    for fold, f1 in enumerate(f1_of, start=1):
+        own = {"fold": str(fold), "f1": f1, "part": f"site <{fold}>", "n_groups": 3, **more}
+        rows.append(metric(n_gt=0 if f1 is None else 10 * fold, false_alarms_per_hour=float(fold), **own))
+        rows += [metric(**own | {"split": "val", "f1": 0.99}), metric(**own | {"iou": 0.9, "f1": 0.01})]
+        rows.append(metric(**own | {"selected": False, "f1": 0.02}))
+    return table("metrics", rows)
+
+
+def plain(content, metrics, **more):
+    """The content with these metrics, without pictures."""
+    nothing = {name: table(name, []) for name in ("curves", "matches", "metrics_per_recording")}
+    return replace(content, metrics=metrics, **nothing, **more)
+
+
+def across(page, what):
+    start = page.text.index(f"Across {what} Every fold")
+    return page.text[start : page.text.index("Fixed thresholds", start)]
+
+
+def test_folds_stand_below_each_other_with_their_spread(content, tmp_path):
+    page = written(tmp_path, plain(content, across_rows([0.5, 0.8, 0.62])))
+    text = across(page, "folds")
+    assert "dense, cnn, boobook. F1 lies between 0.50 (site <1>) and 0.80 (site <2>); its standard deviation" in text
+    assert "over 3 folds is 0.15." in text
+    assert "1 3 10 0.50 [0.38, 0.60] 1.0 2 3 20 0.80 [0.68, 0.90] 2.0 3 3 30 0.62 [0.50, 0.72] 3.0" in text
+    assert "Lowest 0.50 1.0 Highest 0.80 3.0 Standard deviation 0.15 1.0" in text
+    assert "Site" not in text and "0.99" not in text and "0.01" not in text
+    assert {"href": "#across"} in page.of("a")
+
+
+def test_folds_of_sites_have_their_names(content, tmp_path):
+    page = written(tmp_path, plain(content, across_rows([0.5, 0.8]), by="site"))
+    text = across(page, "sites")
+    assert "Every fold tests everything of one site, with a network that was trained and validated on other" in text
+    assert "Fold Site Groups Annotated calls F1 False alarms/h 1 site <1> 3 10 0.50" in text
+    assert "Lowest 0.50 1.0" in text
+    assert "cross-validated over 2 folds that test one site each" in page.text
+    assert not page.of("site")
+
+
+def test_a_fold_without_calls_is_left_out_of_the_spread_of_f1(content, tmp_path):
+    rows = across_rows([0.5, None, 0.7])
+    rows.loc[rows["n_gt"] == 0, "f1"] = 0.0  # false alarms only
+    text = across(written(tmp_path, plain(content, rows)), "folds")
+    assert "between 0.50 (site <1>) and 0.70 (site <3>)" in text
+    assert "over 2 folds is 0.14; 1 without annotated calls left out." in text
+    assert "2 3 0 – 2.0" in text and "Lowest 0.50 1.0 Highest 0.70 3.0" in text
+    none = across(written(tmp_path, plain(content, across_rows([None, None]))), "folds")
+    assert "No fold has annotated calls." in none and "Lowest – 1.0" in none
+    one = across(written(tmp_path, plain(content, across_rows([0.5, None]))), "folds")
+    assert "its standard deviation over 1 folds is –" not in one and "Only one fold has annotated calls" in one
+
+
+def test_many_folds_are_folded_up(content, tmp_path):
+    def shown_at_once(n):
+        spread = spreads(across_rows(np.linspace(0.3, 0.9, n)), leaderboard(across_rows([0.5])), "date")
+        return not spread[0].collapsed
+
+    assert shown_at_once(12) and not shown_at_once(13)
+    page = written(tmp_path, plain(content, across_rows(np.linspace(0.3, 0.9, 13)), by="date"))
+    text = across(page, "dates")
+    assert "between 0.30 (site <1>) and 0.90 (site <13>)" in text and "Fold by fold" in text
+    assert text.index(" 2 site <2>") < text.index(" 10 site <10>"), "by number"
+
+
+def test_every_row_of_the_leader_board_has_its_spread_the_best_first(content, tmp_path):
+    parts = [across_rows([0.5, 0.7], label=label, layer=layer) for layer in ("cnn", "cnn+rf")
+             for label in ("boobook", "frog", "micro")]  # fmt: skip
+    metrics = pd.concat(parts)
+    best = metrics["layer"].eq("cnn+rf") & metrics["label"].eq("micro") & metrics["fold"].eq("pooled")
+    metrics.loc[best, "f1"] = 0.65
+    found = spreads(metrics, leaderboard(metrics), "group")
+    assert len(found) == 6 and found[0].title == "dense, cnn+rf, all labels (micro)"
+    assert "The same for 5 more" in across(written(tmp_path, plain(content, metrics)), "folds")
+
+
+def test_a_single_split_has_no_spread(content, tmp_path):
+    page = written(tmp_path, plain(content, across_rows([0.5])))
+    assert "Across" not in page.text and not page.of("section", id="across")
+
+
 # The terminal
 
 
@@ -711,3 +801,27 @@ def test_leaderboard_needs_no_heavy_package():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def histories(fold, best, epochs=4):
+    records = [{"epoch": e, "loss": 1 / e, "learning_rate": 0.1, "detection": e / 10} for e in range(1, epochs + 1)]
+    return histories_of_fold(fold, records, [best])
+
+
+def test_learning_curves_are_folded_model_by_model(tmp_path, content):
+    trained = {"dense": [*histories("1", 3), *histories("2", 4)], "<i>wide</i>": histories("1", 2), "taken": []}
+    page = written(tmp_path, replace(content, learning=trained))
+    assert {"href": "#learning"} in page.of("a")
+    assert "Best epochs: fold 1: 3 of 4; fold 2: 4 of 4." in page.text and "<i>wide</i>" in page.text
+    text = (tmp_path / "report.html").read_text()
+    section = text[text.index('<section id="learning">') :].partition("</section>")[0]
+    assert (section.count("<details>"), section.count("<svg")) == (2, 2), "none for what was not trained"
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert 'id="learning"' not in (written(tmp_path, content), (tmp_path / "report.html").read_text())[1]
+
+
+def test_model_cards_are_named_and_a_click_opens_them(tmp_path, content):
+    page = written(tmp_path, replace(content, model_cards={"dense": "models/dense/model_card.md"}))
+    assert [a["href"] for a in page.of("a") if not a["href"].startswith("#")] == ["models/dense/model_card.md"]
+    assert "Model cards, in the folder of this report: dense" in page.text

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from otus.config import DecodingSettings
-from otus.selections import DecodingPoint, Segments, decode, decoding_grid, logit, smooth
+from otus.selections import NO_WINDOW, DecodingPoint, Segments, decode, decoding_grid, logit, smooth
 
 HOP_S = 0.1
 NEVER = np.full(1000, -9.0)  # no onset anywhere
@@ -163,6 +163,112 @@ def test_grid_scales_with_the_calls_and_names_its_points():
     assert [p.min_duration_s for p in grid] == pytest.approx([0.1] * 8)
     assert len({p.name() for p in grid}) == 8
     assert grid[0].name() == "off0.1_ons0.3_gap0_smo0.06_min0.1"
+
+
+# one threshold: runs and unions of windows
+
+
+def test_one_threshold_means_that_everything_found_is_selected():
+    for merge in ("threshold", "union"):
+        found = decode_drawing("..==##==...==..", off_threshold=0.9, merge=merge)
+        assert spans(found) == [(4, 6)], "the flanks stay outside"
+        assert len(found.above(0.9)) == 1
+        assert point(merge=merge).has_one_threshold
+    assert not POINT.has_one_threshold
+
+
+def test_union_paints_whole_windows_and_joins_those_that_touch_or_overlap():
+    windows = {"merge": "union", "window_frames": 4}  # frame f stands for [f - 2, f + 2)
+    assert spans(decode_drawing("....#.......", **windows)) == [(2, 6)]
+    assert spans(decode_drawing("....#...#...", **windows)) == [(2, 10)], "they touch"
+    assert spans(decode_drawing("....##......", **windows)) == [(2, 7)], "they overlap"
+    assert spans(decode_drawing("....#....#..", **windows)) == [(2, 6), (7, 11)], "a frame lies between"
+    assert spans(decode_drawing("....#....#..", gap_s=0.1, **windows)) == [(2, 11)]
+    odd = {"merge": "union", "window_frames": 3}
+    assert spans(decode_drawing("....#.......", **odd)) == [(3, 6)]
+    assert spans(decode_drawing("#..........#", **odd)) == [(0, 2), (10, 12)], "no selection leaves the recording"
+
+
+def test_gap_onset_and_shortest_duration_apply_to_unions_as_well():
+    windows = {"merge": "union", "window_frames": 4}
+    text = "....#...#..."
+    onset = peaks_at(12, 6)
+    assert spans(decode_drawing(text, onset=onset, min_duration_s=0.2, **windows)) == [(2, 6), (6, 10)]
+    assert spans(decode_drawing(text, onset=onset, min_duration_s=0.2, onset_threshold=1.0, **windows)) == [(2, 10)]
+    assert spans(decode_drawing(text, min_duration_s=0.9, **windows)) == []
+
+
+def test_score_of_a_union_is_the_mean_over_all_windows_that_overlap_it():
+    # The window of frame 4 is [2, 6). Those of frames 1 to 7 overlap it, by 1, 2, 3, 4, 3, 2 and 1 frames.
+    found = decode_drawing("....#.......", merge="union", window_frames=4)
+    assert found.score == pytest.approx([(4 * 4 - 4 * 12) / 16])
+    assert found.peak_score == pytest.approx([4.0])
+
+
+def test_logits_of_sure_windows_are_clamped_in_the_mean_but_not_in_the_peak():
+    activity = np.array([-20.0, 40.0, -20.0])
+    found = decode(activity, NEVER[:3], HOP_S, point(merge="union", window_frames=1))
+    assert found.score == pytest.approx([logit(1 - 1e-6)])
+    assert found.peak_score == pytest.approx([40.0])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_frames_without_a_window_are_never_selected_and_have_no_share_in_the_score(threshold):
+    activity = np.array([NO_WINDOW, NO_WINDOW, 4.0, 4.0, 2.0, NO_WINDOW])
+    found = decode(activity, NEVER[:6], HOP_S, point(merge="union", window_frames=4, off_threshold=threshold))
+    assert spans(found) == [(0, 6)], "three windows: [0, 4), [1, 5) and [2, 6)"
+    assert found.score == pytest.approx([10 / 3])
+    none = decode(np.full(6, NO_WINDOW), NEVER[:6], HOP_S, point(merge="union", off_threshold=threshold))
+    assert len(none) == 0
+
+
+def union_by_hand(activity, window, threshold):
+    """What section 4 of the old pipeline's description says, window by window."""
+    windows = [(f - window // 2, f - window // 2 + window, x) for f, x in enumerate(activity) if x > NO_WINDOW]
+    windows = [(max(a, 0), min(b, len(activity)), x) for a, b, x in windows]
+    found = []
+    for start, end, x in windows:
+        if x >= logit(threshold):
+            if found and start <= found[-1][1]:
+                found[-1][1] = max(end, found[-1][1])
+            else:
+                found.append([start, end])
+    scores, peaks = [], []
+    for start, end in found:
+        over = [(min(b, end) - max(a, start), x) for a, b, x in windows if min(b, end) > max(a, start)]
+        clamped = [(w, min(max(x, logit(1e-6)), logit(1 - 1e-6))) for w, x in over]
+        scores.append(sum(w * x for w, x in clamped) / sum(w for w, _ in clamped))
+        peaks.append(max(x for _, x in over))
+    return [tuple(one) for one in found], scores, peaks
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    arrays(np.float64, st.integers(0, 40), elements=st.floats(-40, 40, width=32) | st.just(NO_WINDOW)),
+    st.integers(1, 12),
+    st.floats(0.01, 0.99),
+)
+def test_union_is_that_of_the_old_pipeline(activity, window, threshold):
+    chosen = point(off_threshold=threshold, merge="union", window_frames=window, min_duration_s=0.0)
+    found = decode(activity, np.full(len(activity), -9.0), HOP_S, chosen)
+    where, scores, peaks = union_by_hand(activity, window, threshold)
+    assert spans(found) == where
+    np.testing.assert_allclose(found.score, scores, atol=1e-9)
+    np.testing.assert_array_equal(found.peak_score, peaks)
+    assert len(found.above(threshold)) == len(found), "what is found is selected"
+
+
+def test_names_tell_the_three_ways_apart_and_grids_know_the_window():
+    ways = ("hysteresis", "threshold", "union")
+    settings = [DecodingSettings(merge=merge, off_thresholds=[0.5, 0.2]) for merge in ways]
+    grids = [decoding_grid(s, median_call_s=0.6, short_call_s=0.2, window_frames=40) for s in settings]
+    names = [p.name() for grid in grids for p in grid]
+    assert len(set(names)) == len(names) == 3 * 8
+    assert grids[0][0].name() == "off0.5_ons1_gap0_smo0.06_min0.1", "the name that results have always had"
+    assert grids[1][0].name() == "thr0.5_ons1_gap0_smo0.06_min0.1"
+    assert grids[2][0].name() == "uni0.5_ons1_gap0_smo0.06_min0.1_win40"
+    assert [p.off_threshold for p in grids[2]] == [0.5] * 4 + [0.2] * 4
+    assert {p.window_frames for grid in grids[:2] for p in grid} == {1}
 
 
 @st.composite

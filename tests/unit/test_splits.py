@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otus.config import DatasetSettings, SplitSettings
-from otus.datasets import make_splits
+from otus.config import DatasetSettings, SplitSettings, parse_config
+from otus.datasets import make_splits, parts_in_words
 from otus.datasets.dealing import deal, deal_in_strata
 from otus.errors import DataError
 from otus.tables import SCHEMAS, table
@@ -263,3 +263,227 @@ def test_fractions_of_a_variant():
 def test_spans_cover_the_recordings():
     found = split(corpus([[1]] * 4))
     assert found["start_sample"].eq(0).all() and found["end_sample"].eq(6000).all() and not found["leaky"].any()
+
+
+# What a fold tests: everything of one site, recorder, date or daypart
+
+
+def placed(groups, sites, **columns):
+    """The corpus of `groups`, where sites[g] is the site of all recordings of group g, or a list of theirs."""
+    recordings, annotations = corpus(groups)
+    values = [site[i] if isinstance(site, list) else site for calls, site in zip(groups, sites, strict=True)
+              for i in range(len(calls))]  # fmt: skip
+    return recordings.assign(site=values, **columns), annotations
+
+
+def recordings_tested(found):
+    return {fold: set(own.loc[own["split"] == "test", "recording_id"]) for fold, own in found.groupby("fold")}
+
+
+@settings(max_examples=35, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=6, max_size=14),
+    st.integers(2, 4),
+    st.sampled_from(["grouped", "proportional_by_tape"]),
+    st.floats(0.02, 0.9),
+    st.integers(0, 2**40),
+)
+def test_a_fold_tests_all_of_one_site_and_no_group_stands_on_two_sides(groups, n_sites, strategy, val_fraction, seed):
+    groups[:8] = [[1], [2], [3], [1], [2], [3], [1], [2]]  # every site has two groups with calls
+    groups += [[1]] * (8 - len(groups))
+    sites = [f"site {'dbca'[g % n_sites]}" for g in range(len(groups))]
+    tables = placed(groups, sites)
+    site_of = tables[0].set_index("recording_id")["site"]
+    found = split(
+        tables, seed=seed, dataset={"strategy": strategy}, folds=n_sites, by="site", val_fraction=val_fraction
+    )
+    assert list(found.columns) == list(SCHEMAS["splits"])
+    names = sorted(set(sites))
+    calls = set(tables[1]["recording_id"])
+    for fold, own in found.groupby("fold"):
+        assert sorted(own["recording_id"]) == sorted(tables[0]["recording_id"])
+        assert set(own["part"]) == {names[fold - 1]}, "parts are numbered in sorted order of their values"
+        assert (own.groupby("group")["split"].nunique() == 1).all()
+        tested = own["recording_id"].map(site_of) == names[fold - 1]
+        assert ((own["split"] == "test") == tested).all()
+        for side in ("train", "val"):
+            assert calls & set(own.loc[own["split"] == side, "recording_id"])
+    assert sorted(found["fold"].unique()) == list(range(1, n_sites + 1))
+
+
+def test_validation_takes_its_share_of_the_other_sites_evenly():
+    generator = np.random.default_rng(3)
+    groups = [[int(n)] for n in generator.lognormal(2, 0.7, 60).round()]
+    tables = placed(groups, [f"s{g % 3}" for g in range(60)])
+    calls_of = tables[1].groupby("recording_id").size()
+    found = split(tables, folds=3, by="site", val_fraction=0.3)
+    for _, own in found.groupby("fold"):
+        others = own[own["split"] != "test"]
+        n_calls = others["recording_id"].map(calls_of).fillna(0)
+        held = others["split"] == "val"
+        assert abs(held.mean() - 0.3) < 0.06
+        assert abs(n_calls[held].sum() / n_calls.sum() - 0.3) < 0.06
+
+
+@pytest.mark.parametrize("strategy", ["grouped", "proportional_by_tape"])
+def test_train_and_val_have_a_call_each_if_only_two_groups_do(strategy):
+    """Ninety-six of the other groups have none, and validation is to have few of them."""
+    groups = [[2]] + [[0]] * 96 + [[5], [1], [1]]
+    sites = ["a"] * 98 + ["b"] * 2
+    for seed in range(8):
+        found = split(placed(groups, sites), seed=seed, dataset={"strategy": strategy}, folds=2, by="site",
+                      val_fraction=0.02)  # fmt: skip
+        for fold, callers in ((2, ("g00_r0", "g97_r0")), (1, ("g98_r0", "g99_r0"))):
+            own = found[(found["fold"] == fold) & found["recording_id"].isin(callers)]
+            assert sorted(own["split"]) == ["train", "val"]
+
+
+def test_a_site_without_a_call_may_be_tested():
+    found = split(placed([[3], [2], [0], [1], [1]], ["a", "a", "quiet", "b", "b"]), folds=3, by="site")
+    assert recordings_tested(found)[3] == {"g02_r0"} and set(found.loc[found["fold"] == 3, "part"]) == {"quiet"}
+
+
+def test_training_without_a_call_is_refused():
+    tables = placed([[3], [2], [0], [0]], ["a", "a", "b", "b"])
+    with pytest.raises(DataError) as error:
+        split(tables, folds=2, by="site")
+    assert str(error.value) == (
+        "prepare: fold 1, which tests a, has no target call in its train recordings; label more recordings, choose "
+        "another split.by or a finer corpus.group."
+    )
+    one_caller = placed([[3], [2], [1], [0]], ["a", "a", "b", "b"])
+    with pytest.raises(DataError, match=r"fold 1, which tests a, has no target call in its (train|val) recordings"):
+        split(one_caller, folds=2, by="site")
+
+
+def test_one_group_cannot_both_train_and_validate():
+    for strategy in ("grouped", "proportional_by_tape"):
+        with pytest.raises(DataError, match="the fold that tests a has one group left, but needs others to train and"):
+            split(placed([[3, 1], [2], [2]], ["a", "a", "b"]), folds=2, by="site", dataset={"strategy": strategy})
+
+
+def test_recordings_without_a_value_are_counted_and_one_is_named():
+    tables = placed([[1], [1, 1], [1], [1]], ["a", [None, "b"], "b", ""])
+    with pytest.raises(DataError) as error:
+        split(tables, folds=2, by="site")
+    assert str(error.value) == (
+        "prepare: 2 of 5 labelled recordings have no site, the first is g01_r0.wav; name it in corpus.names with "
+        "(?P<site>...), or in the column site of the recordings sheet, or drop split.by."
+    )
+    for by, words in (("recorder", "no recorder"), ("date", "no start time"), ("daypart", "no start time")):
+        with pytest.raises(DataError, match=rf"5 of 5 labelled recordings have {words}, the first is g00_r0\.wav"):
+            split(tables, folds=2, by=by)
+
+
+def test_recordings_that_are_not_split_need_no_value():
+    recordings, annotations = placed([[1], [1], [1], [1], [1]], ["a", "a", "b", "b", None])
+    recordings.loc[4, "labelled"] = False
+    found = split((recordings, annotations), folds=2, by="site")
+    assert set(found["part"]) == {"a", "b"} and "g04_r0" not in set(found["recording_id"])
+
+
+def test_a_group_of_two_values_is_named_with_both():
+    recordings, annotations = placed([[1, 1, 1], [1], [1], [1]], "aaaa")
+    recordings["start_time"] = [f"2021-01-17T{hour}:30:00" for hour in ("18", "05", "17", "12", "12", "23")]
+    with pytest.raises(DataError) as error:
+        split((recordings, annotations), folds=2, by="daypart")
+    assert str(error.value) == (
+        "prepare: group 'g00' has recordings of two dayparts, day (g00_r2.wav) and night (g00_r0.wav), so it would "
+        "stand on two sides of a fold; change corpus.group so that every group has one daypart, or choose another "
+        "split.by."
+    )
+
+
+def test_day_is_from_6_to_18_h_by_the_clock_of_the_recorder():
+    hours = ["05:59", "06:00", "17:59", "18:00", "00:00", "12:00"]
+    zones = ["", "Z", "+10:00", "", "", ""]
+    recordings, annotations = corpus([[1]] * 6)
+    starts = [f"2021-01-{17 + i // 3}T{hour}:00{zone}" for i, (hour, zone) in enumerate(zip(hours, zones, strict=True))]
+    recordings["start_time"] = starts
+    found = split((recordings, annotations), folds=2, by="daypart")
+    assert recordings_tested(found) == {1: {"g01_r0", "g02_r0", "g05_r0"}, 2: {"g00_r0", "g03_r0", "g04_r0"}}
+    assert found.groupby("fold")["part"].first().tolist() == ["day", "night"]
+    dated = split((recordings, annotations), folds=2, by="date")
+    assert dated.groupby("fold")["part"].first().tolist() == ["2021-01-17", "2021-01-18"]
+    assert recordings_tested(dated)[1] == {"g00_r0", "g01_r0", "g02_r0"}
+
+
+def test_folds_must_be_as_many_as_the_values():
+    tables = placed([[1]] * 6, ["c", "a", "b", "a", "b", "c"])
+    with pytest.raises(DataError) as error:
+        split(tables, folds=5, by="site")
+    assert str(error.value) == (
+        "config: split.folds is 5, but the labelled recordings have 3 sites (a, b, c); set split.folds to 3, or "
+        "choose another split.by."
+    )
+    many = placed([[1]] * 30, [f"s{g:02d}" for g in range(30)])
+    with pytest.raises(DataError, match=r"30 sites \(s00, .*, s19, and 10 more\); set split.folds to 30"):
+        split(many, folds=2, by="site")
+    with pytest.raises(DataError, match=r"all labelled recordings have the site a, so split\.by: site leaves none"):
+        split(placed([[1]] * 4, "aaaa"), folds=2, by="site")
+
+
+def test_the_same_seed_gives_the_same_parts_in_whatever_order_the_tables_are():
+    tables = placed([[3], [2], [5], [1], [2], [4], [2], [1]], "abababab")
+    first = split(tables, folds=2, by="site")
+    shuffled = tuple(t.sample(frac=1, random_state=3) for t in tables)
+    assert first.equals(split(shuffled, folds=2, by="site"))
+    assert any(not first.equals(split(tables, folds=2, by="site", seed=seed)) for seed in range(2, 12))
+
+
+def test_shares_of_the_groups_have_no_part():
+    assert split(corpus([[1]] * 4), folds=3)["part"].isna().all()
+
+
+def test_a_given_split_and_a_value_to_split_by_exclude_each_other():
+    with pytest.raises(DataError, match=r"gives a split, so split\.folds and split\.by must go"):
+        split(corpus([[1], [1], [1]], given_splits=["train", "val", "test"]), folds=3, by="site")
+
+
+def test_single_clips_cannot_be_split_by_site():
+    values = {"corpus": {"root": "r", "targets": ["hum"]}, "split": {"folds": 4, "by": "site"}}
+    datasets = {"plain": {}, "old_way": {"strategy": "clipwise_balanced"}}
+    with pytest.raises(
+        DataError, match=r"datasets\.old_way\.strategy: clipwise_balanced deals single clips, so no fold"
+    ):
+        parse_config(values | {"datasets": datasets})
+    datasets["old_way"] = {"strategy": "proportional_by_tape"}
+    assert parse_config(values | {"datasets": datasets}).split.by == "site"
+
+
+def test_groups_to_test_on_by_name():
+    tables = corpus([[4, 1], [3], [5], [2], [6]])
+    found = split(tables, test_groups=["g03", "g04"], val_fraction=0.34)
+    sides = found.set_index("recording_id")["split"]
+    assert found["fold"].eq(1).all() and found["part"].isna().all()
+    assert set(sides[sides == "test"].index) == {"g03_r0", "g04_r0"}
+    assert sides["g00_r0"] == sides["g00_r1"]
+    assert sorted(found[found["split"] != "test"].groupby("group")["split"].first()) == ["train", "train", "val"]
+    alike = corpus([[3], [3], [3], [2], [6]])
+    drawn = [split(alike, test_groups=["g03", "g04"], val_fraction=0.34, seed=seed) for seed in range(20)]
+    assert len({found.query("split == 'val'")["group"].item() for found in drawn}) == 3
+
+
+def test_groups_to_test_on_that_cannot_be():
+    tables = corpus([[1], [1], [1]])
+    with pytest.raises(DataError, match=r"test_groups names g7, but the groups of the .* are g00, g01, g02; correct"):
+        split(tables, test_groups=["g7", "g01"])
+    with pytest.raises(DataError, match="leaves fewer than two groups"):
+        split(tables, test_groups=["g00", "g01"])
+    with pytest.raises(DataError, match=r"gives a split, so split\.test_groups must go"):
+        split(corpus([[1], [1], [1]], given_splits=["train", "val", "test"]), test_groups=["g01"])
+    values = {"corpus": {"root": "r", "targets": ["hum"]}, "split": {"test_groups": ["g01"]}}
+    with pytest.raises(DataError, match="folds and test_groups exclude each other"):
+        parse_config(values | {"split": {"test_groups": ["g01"], "folds": 4}})
+    for dataset, what in (
+        ({"strategy": "random"}, "strategy: random"),
+        ({"fractions": [0.5, 0.25, 0.25]}, "fractions"),
+    ):
+        with pytest.raises(DataError, match=rf"datasets\.other\.{what} and split\.test_groups exclude each other"):
+            parse_config(values | {"datasets": {"other": dataset}})
+
+
+def test_parts_in_words():
+    found = split(placed([[1]] * 6, ["c", "a", "b", "a", "b", "c"]), folds=3, by="site")
+    assert parts_in_words(found) == "fold 1 tests a, fold 2 tests b, fold 3 tests c"
+    assert parts_in_words(split(corpus([[1]] * 4), folds=3)) == ""

@@ -15,8 +15,8 @@ from otus.resources.workload import Load, Workload
 
 ROW = Usage(
     rule="train_model",
-    job="results/benchmarks/train_model/grouped-dense.fold1.tsv",
-    model="grouped-dense",
+    job="results/benchmarks/train_model/grouped-default.fold1.tsv",
+    model="grouped-default",
     device="cpu",
     work=5.0,
     read_h=0.4,
@@ -187,14 +187,14 @@ def test_a_finished_job_is_measured_by_its_benchmark_and_its_log(made):
     log = "2026-03-01T11:58:20 otus 0.1.0 on node7, Python 3.11.7, pid 1\n... hop 20 ms, on cuda with 1 thread(s)\n"
     job = made.job(
         "train_model",
-        "train_model/grouped-dense.fold1.tsv",
+        "train_model/grouped-default.fold1.tsv",
         log=log,
-        says="Training grouped-dense, fold 1",
+        says="Training grouped-default, fold 1",
         local=False,
     )
     (row,) = made.collect(job)
     load = made.workload.load("train_model", {})
-    assert (row.rule, row.model, row.device, row.host) == ("train_model", "grouped-dense", "cuda", "node7")
+    assert (row.rule, row.model, row.device, row.host) == ("train_model", "grouped-default", "cuda", "node7")
     assert (row.wall_s, row.max_rss_mb, row.cpu_s) == (66.2, 953.4, 30.3)
     assert row.wait_s == pytest.approx(100 - 66.2)
     assert row.load == Load(round(load.work, 6), round(load.read_h, 6), round(load.data_mb, 3))
@@ -205,12 +205,12 @@ def test_jobs_are_told_apart_by_their_messages_or_wildcards(made):
     jobs = [
         made.job(
             "predict_shard",
-            f"predict_shard/grouped-dense.fold1.shard{n}.tsv",
+            f"predict_shard/grouped-default.fold1.shard{n}.tsv",
             values=(str(n), "1", "1"),
             **(
-                {"says": f"Scoring shard {n} with grouped-dense, fold 1"}
+                {"says": f"Scoring shard {n} with grouped-default, fold 1"}
                 if n < 3
-                else {"wildcards": {"dataset": "grouped", "training": "dense", "fold": "1", "shard": "3"}}
+                else {"wildcards": {"dataset": "grouped", "training": "default", "fold": "1", "shard": "3"}}
             ),
         )
         for n in (1, 2, 3)
@@ -226,7 +226,7 @@ def test_jobs_of_a_quiet_run_are_told_by_the_time_of_their_files(made):
     jobs = [
         made.job(
             "train_model",
-            f"train_model/grouped-dense.fold{n}.tsv",
+            f"train_model/grouped-default.fold{n}.tsv",
             values=(str(n), "1", "1"),
             age_s=100 * n,
             ended=NOW - timedelta(seconds=100 * n - 2),
@@ -268,8 +268,8 @@ def test_a_job_without_a_benchmark_file_is_left_out(made, tmp_path):
 
 def test_the_time_of_a_resumed_job_is_marked_as_not_the_whole(made):
     log = "resuming after epoch 7 of 30\n"
-    says = "Training grouped-dense, fold 1"
-    resumed = made.job("train_model", "train_model/grouped-dense.fold1.tsv", log=log, says=says, local=False)
+    says = "Training grouped-default, fold 1"
+    resumed = made.job("train_model", "train_model/grouped-default.fold1.tsv", log=log, says=says, local=False)
     assert made.collect(resumed)[0].attempts == 2
     retried = made.job("merge_metrics", "merge_metrics.tsv", attempts=3, local=False)
     assert (made.collect(retried)[0].attempts, made.collect(retried)[0].wait_s) == (3, None)

@@ -6,10 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otus.config import Config, NetworkSettings, TrainingSettings
+from otus import dense, frontend
+from otus.config import Config, CrnnSettings, DenseResnetSettings, Resnet18Settings, TcnSettings, TrainingSettings
 from otus.models import build_network
-from otus.resources import workload
+from otus.models.beats import Beats
+from otus.models.resnet18 import Resnet18
+from otus.models.timm_backbone import TimmBackbone
+from otus.resources import job_facts, networks, workload
 from otus.resources.corpus_size import CorpusSize
+from otus.resources.networks import network_cost
 from otus.resources.workload import WORK_UNITS, Load, Workload
 from otus.training import cuts
 
@@ -67,13 +72,63 @@ def test_a_rule_that_nobody_knows_has_no_load():
 
 
 def test_training_grows_with_members_epochs_cuts_and_the_network():
-    base = loads(sized(), "train_model", **training(cuts_per_epoch=200)).work
-    assert loads(sized(), "train_model", **training(cuts_per_epoch=200, members=4)).work == pytest.approx(
-        2 * base, rel=0.1
+    def work(**changes):
+        return loads(sized(), "train_model", **training(**{"cuts_per_epoch": 200, "epochs": 30, **changes})).work
+
+    assert work(members=4) == pytest.approx(2 * work(), rel=0.1)
+    assert work(epochs=60) > 1.8 * work()
+    assert work(cuts_per_epoch=20_000) > 2 * work()
+    assert work(tcn={"channels": [32, 64, 96]}) > 1.5 * work()
+    assert work(validate_every=10) < 0.5 * work()
+    dense = {"architecture": "dense_resnet", "cuts_per_epoch": 20_000}
+    assert work(**dense, objective="clip", clip_s=0.1) < 0.6 * work(**dense)
+    assert work(epochs=None) > work(epochs=5), "as many batches as a training needs"
+    assert work(epochs=None, cuts_per_epoch=20_000) == work(epochs=5, cuts_per_epoch=20_000)
+
+
+def test_a_checkpoint_taken_as_it_is_is_only_validated():
+    taken = {"architecture": "resnet18", "resnet18": {"checkpoint": "a.pk"}}
+    none, one, two = (loads(sized(), "train_model", **training(epochs=n, **taken)).work for n in (0, 1, 2))
+    assert 0 < none < one
+    assert two - one == pytest.approx(one - none), "an epoch takes every clip once, whatever cuts_per_epoch says"
+    assert loads(sized(), "train_model", **training(epochs=2, cuts_per_epoch=9, **taken)).work == two
+
+
+BEATS = {"checkpoint": "b.pt", "sha256": "0" * 64}
+
+
+def test_every_architecture_has_its_cost():
+    sections = {
+        "tcn": {},
+        "crnn": {},
+        "dense_resnet": {},
+        "resnet18": {},
+        "beats": BEATS,
+        "timm": {"backbone": "resnet18"},
+    }
+    found = {}
+    for name, section in sections.items():
+        hop = {} if name == "beats" else {"frontend": {"hop_s": 0.01}}  # a BEATs has a hop of its own
+        model = training(architecture=name, **{name: section}, **hop)
+        found[name] = loads(sized(), "predict_shard", **model)
+    assert found["beats"].work > found["timm"].work > found["dense_resnet"].work
+    assert found["resnet18"].work > 10 * found["dense_resnet"].work, "every window anew"
+    assert found["beats"].data_mb > found["dense_resnet"].data_mb + 500, "two networks of 90 M weights"
+    frozen, learning = (
+        loads(sized(), "train_model", **training(architecture="beats", beats=BEATS | {"unfreeze_blocks": n}))
+        for n in (0, 2)
     )
-    assert loads(sized(), "train_model", **training(cuts_per_epoch=200, epochs=60)).work > 1.8 * base
-    assert loads(sized(), "train_model", **training(cuts_per_epoch=20_000)).work > 2 * base
-    assert loads(sized(), "train_model", **training(cuts_per_epoch=200, network={"channels": 32})).work > 1.5 * base
+    assert learning.work > frozen.work
+    assert learning.data_mb > frozen.data_mb + 100
+
+
+def test_the_fixed_memory_of_a_training_holds_the_reference_at_the_usual_batch():
+    usual = {"architecture": "dense_resnet", "frontend": {"hop_s": 0.01}}
+    default, larger = (loads(sized(), "train_model", **training(**usual, batch_size=n)).data_mb for n in (16, 64))
+    frame_mb = networks.network_cost(TrainingSettings(architecture="dense_resnet"), 1).values * 4 / 2**20
+    assert larger - default == pytest.approx(48 * 256 * frame_mb * workload._HELD_LEARNING)
+    small = {"cache_mb": 0, "dense_resnet": {"channels": 4}}
+    assert loads(sized(), "train_model", **training(**usual, **small)).data_mb < default
 
 
 def test_training_keeps_no_more_than_the_cache_and_reads_the_rest_again():
@@ -111,26 +166,84 @@ def test_the_model_of_a_job_is_told_by_its_wildcards():
         loads(sized(), "predict_shard", {"dataset": "grouped", "training": name}, **models)
         for name in ("small", "large")
     )
-    assert large.work > 4 * small.work
+    assert large.work > 3 * small.work
 
 
-def test_the_cost_of_a_network_follows_its_multiplications():
-    from torch.utils.flop_counter import FlopCounterMode
+def counted(network, example, steps):
+    """Multiplications and values of a step, by hooks on the layers themselves; and the weights."""
+    multiplications = values = 0
 
-    counted = []
-    for shape, bands in ((NetworkSettings(), 64), (NetworkSettings(channels=24, frequency_blocks=3), 96)):
-        network = build_network("dense_resnet", bands=bands, n_classes=1, settings=shape).eval()
-        with FlopCounterMode(display=False) as flops, torch.inference_mode():
-            network(torch.zeros(1, bands, 500))
-        counted.append(flops.get_total_flops() / 2 / 500 / workload._multiplications(shape, bands))
-    assert counted == pytest.approx([1.0, 1.0], rel=0.05)
+    def count(layer, inputs, output):
+        nonlocal multiplications, values
+        if isinstance(layer, torch.nn.GRU):
+            multiplications += inputs[0].shape[1] * 2 * 3 * layer.hidden_size * (layer.input_size + layer.hidden_size)
+            values += output[0].numel()
+        elif hasattr(layer, "weight") and layer.weight.dim() > 1:
+            multiplications += output.numel() * layer.weight[0].numel()
+            values += output.numel()
+
+    for layer in network.modules():
+        layer.register_forward_hook(count)
+    with torch.inference_mode():
+        network.eval()(example)
+    return multiplications / steps, values / steps, sum(p.numel() for p in network.parameters())
 
 
-def test_small_corpora_have_as_many_cuts_as_in_training():
+def cost(settings, bands, classes):
+    section = next(
+        name
+        for name in ("tcn", "crnn", "dense_resnet", "resnet18")
+        if type(getattr(TrainingSettings(), name)) is type(settings)
+    )
+    model = {"architecture": section, section: settings, "frontend": {"bands": bands}}
+    return network_cost(TrainingSettings.model_validate(model), classes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "bands", "classes"),
+    [
+        (TcnSettings(), 64, 1),
+        (TcnSettings(channels=[8, 12, 16, 20], temporal_channels=24, dilations=[1, 3]), 41, 3),
+        (CrnnSettings(), 64, 1),
+        (CrnnSettings(channels=[8, 12], dilations=[1], recurrent_channels=0), 37, 3),
+        (CrnnSettings(channels=[8, 8, 8, 8], temporal_channels=20, recurrent_channels=9), 96, 2),
+        (DenseResnetSettings(), 64, 1),
+        (DenseResnetSettings(channels=24, frequency_blocks=3, dilations=[1, 3]), 97, 4),
+    ],
+)
+def test_the_cost_of_a_network_that_scores_frames_is_exact(settings, bands, classes):
+    network = build_network(settings, bands=bands, n_classes=classes)
+    found = cost(settings, bands, classes)
+    assert (found.multiplications, found.values, found.weights) == counted(network, torch.zeros(1, bands, 64), 64)
+    assert found.learnt == found.weights
+    assert found.context == network.context_frames
+    assert found.block == (network.block_frames or dense._MOST_FRAMES)
+    assert found.recurrent == (network.block_frames is not None)
+
+
+@pytest.mark.parametrize("pool", [0, 1, 2])
+@pytest.mark.parametrize(("spectra", "bins"), [(18, 128), (7, 61)])
+def test_the_cost_of_a_network_that_scores_windows_is_exact(pool, spectra, bins):
+    settings = Resnet18Settings(max_pool=pool, bins=bins, window_s=(2048 + (spectra - 0.5) * 1024) / 48000)
+    network = Resnet18(settings, n_outputs=3)
+    found = cost(settings, 64, 2)
+    assert (found.multiplications, found.values, found.weights) == counted(network, torch.zeros(1, 1, spectra, bins), 1)
+
+
+def test_a_window_of_animal_spot_takes_what_others_have_measured():
+    assert 2 * cost(Resnet18Settings(), 64, 1).multiplications == pytest.approx(0.811e9, rel=1e-3)
+
+
+def test_what_is_repeated_here_is_as_elsewhere():
     assert cuts._FEWEST_CUTS == workload._FEWEST_CUTS
     assert cuts._BLOCK_SAMPLES == workload._BLOCK_SAMPLES
-    clips = [cuts.ClipPosition(0, 0, 1, True)] * 600
-    assert cuts.cuts_per_epoch(clips, TrainingSettings()) == 1000
+    clips = [cuts.ClipPosition(0, 0, 1, 0)] * 600
+    settings = TrainingSettings()
+    plan = cuts.CutPlan(settings.cuts_per_epoch, settings.batch_size, settings.cut_frames, settings.target_share)
+    assert cuts.n_cuts(clips, plan) == 1000
+    assert frontend._PROFILE_FRAMES == job_facts.PROFILE_FRAMES
+    assert (Beats.block_frames, Beats.context_frames) == (networks._BEATS_BLOCK, networks._BEATS_CONTEXT)
+    assert (TimmBackbone.block_frames, TimmBackbone.context_frames) == (networks._TIMM_BLOCK, networks._TIMM_CONTEXT)
 
 
 def test_the_size_is_looked_up_once_and_again_after_the_inventory(tmp_path, monkeypatch):

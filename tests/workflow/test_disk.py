@@ -7,7 +7,7 @@ import pytest
 
 from tests.workflow.conftest import Workflow
 
-MODEL = "grouped-dense"
+MODEL = "grouped-default"
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ PRINTS = {
     "otus rerun": "take_inventory",
     "otus resume": "take_inventory",
     "otus metrics": "F1",
+    "otus export-onnx": "largest difference of logits",
     "otus build-soundscapes": "soundscapes",
     "snakemake": "Job stats",
     "source": "",
@@ -240,7 +241,7 @@ def test_a_documented_command_runs(page, line, home, request):
     folder = home.elsewhere if "~/otus/" in line else home.clone
     if command in ("otus failures", "otus rerun", "otus resume"):
         folder = request.getfixturevalue("failed")
-    elif command == "otus metrics":
+    elif command in ("otus metrics", "otus export-onnx"):
         folder = request.getfixturevalue("finished")[0].folder
         line = line.replace(".venv/bin/", "")
     elif command == "otus init":

@@ -12,7 +12,7 @@ from tests.workflow.conftest import DEMO, REPOSITORY
 STAGES = ["inventory", "prepare", "chunk", "train", "predict", "evaluate", "forest", "merge"]
 
 
-def test_the_demo_is_nineteen_jobs(workflow):
+def test_the_demo_is_twenty_jobs(workflow):
     assert workflow(DEMO).planned() == {
         "make_demo_corpus": 1,
         "take_inventory": 1,
@@ -25,21 +25,22 @@ def test_the_demo_is_nineteen_jobs(workflow):
         "evaluate_model": 1,
         "filter_selections": 1,
         "merge_metrics": 1,
+        "write_model_card": 1,
         "write_report": 1,
         "all": 1,
     }
 
 
 @pytest.mark.real
-def test_boobook_is_twenty_jobs(workflow, otus_data):
+def test_boobook_is_twenty_one_jobs(workflow, otus_data):
     planned = workflow(REPOSITORY / "config" / "boobook.yaml").planned()
-    assert (planned["train_model"], planned["predict_shard"], planned.total()) == (5, 5, 20)
+    assert (planned["train_model"], planned["predict_shard"], planned.total()) == (5, 5, 21)
 
 
 def test_jobs_grow_with_models_and_shards_and_never_with_files(workflow):
     more = {
         "datasets": {"grouped": {}, "quiet": {"noise_per_target": 1}},
-        "training": {"dense": {}, "wide": {"network": {"channels": 32}}},
+        "training": {"dense": {}, "wide": {"tcn": {"temporal_channels": 96}}},
         "chunking": {"shards": 3},
     }
     planned = workflow(DEMO, more).planned()

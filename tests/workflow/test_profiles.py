@@ -241,7 +241,7 @@ def before_training(workflow):
         path = flow.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    return flow, "results/models/grouped-dense/fold1/card.json"
+    return flow, "results/models/grouped-default/fold1/card.json"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from otus.tables import read_table
 
 pytestmark = pytest.mark.slow
 
-MODEL = "grouped-dense"
+MODEL = "grouped-default"
 
 
 @pytest.fixture
@@ -36,12 +36,15 @@ def test_the_outputs_have_their_names(results):
     lists = ("train.csv", "val.csv", "test.csv", "variant_index.json")
     expected |= {f"datasets/grouped/files/fold{k}/{n}" for k in range(1, 5) for n in lists}
     expected |= {"chunks/chunks.parquet", "chunks/chunks.csv", "report.html", "curves.parquet"}
-    expected |= {f"{t}.{s}" for t in ("metrics", "metrics_per_recording", "matches") for s in ("parquet", "csv")}
+    expected |= {
+        f"{t}.{s}" for t in ("metrics", "metrics_per_recording", "matches", "reliability") for s in ("parquet", "csv")
+    }
     expected |= {f"evaluation/{MODEL}/{t}.parquet" for t in ("selections", "matches", "counts")}
     expected |= {f"forest/{MODEL}/{t}.parquet" for t in ("selections", "matches", "counts")}
-    expected |= {f"evaluation/{MODEL}/operating_points.json", f"forest/{MODEL}/forests.json"}
+    expected |= {f"evaluation/{MODEL}/thresholds.yaml", f"forest/{MODEL}/forests.json"}
+    expected.add(f"models/{MODEL}/model_card.md")
     for fold in range(1, 5):
-        names = ("model.safetensors", "card.json", "metrics.jsonl", "best_metrics.json")
+        names = ("model.safetensors", "card.json", "metrics.jsonl", "best_metrics.json", "learning_curves.svg")
         expected |= {f"models/{MODEL}/fold{fold}/{n}" for n in names}
         expected |= {
             f"scores/{MODEL}/fold{fold}/shard{shard}.{kind}.parquet" for shard in (1, 2) for kind in ("scores", "items")
@@ -125,6 +128,7 @@ def test_another_threshold_runs_no_network(finished):
         "evaluate_model": 1,
         "filter_selections": 1,
         "merge_metrics": 1,
+        "write_model_card": 1,
         "write_report": 1,
         "all": 1,
     }

@@ -43,6 +43,7 @@ JOBS = {
     "evaluate_model": 5,
     "filter_selections": 5,
     "merge_metrics": 1,
+    "write_model_card": 1,
     "write_report": 1,
     "all": 1,
 }

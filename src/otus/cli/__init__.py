@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from otus import __version__
-from otus.cli import commands, doctor, plan, runs, soundscapes
+from otus.cli import commands, doctor, export, plan, runs, soundscapes
 from otus.errors import MissingPartError, OtusError
 
 
@@ -62,4 +62,5 @@ def _parser() -> argparse.ArgumentParser:
     runs.register(commands_of)
     plan.register(commands_of)
     soundscapes.register(commands_of)
+    export.register(commands_of)
     return parser

@@ -77,7 +77,7 @@ def _quarantine_lines(inventory: "Inventory") -> list[str]:
 def _check_dataset(name: str, config: "Config", inventory: "Inventory") -> int:
     """Tell what a dataset variant consists of, or on standard error why it cannot be made; return the exit code."""
     from otus.clipfiles.verdicts import noise_sentences
-    from otus.datasets import make_variant, read_selections, verdict
+    from otus.datasets import make_variant, parts_in_words, read_selections, verdict
 
     settings = config.datasets[name]
     selections, remark = None, ""
@@ -103,8 +103,9 @@ def _check_dataset(name: str, config: "Config", inventory: "Inventory") -> int:
         return error.exit_code
     counts = variant.clips.drop_duplicates("clip_id")["class"].value_counts().to_dict()
     clips = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), reverse=True))
+    facts = [f"{clips} clips", parts_in_words(variant.splits), verdict(variant.leakage)]
     noise = " ".join(noise_sentences(dataclasses.asdict(variant.noise)))
-    print(f"dataset {name}: {clips} clips; {verdict(variant.leakage)}. {noise}{remark}", flush=True)
+    print(f"dataset {name}: {'; '.join(filter(None, facts))}. {noise}{remark}", flush=True)
     return 0
 
 

@@ -93,13 +93,16 @@ def _settings_table(settings: DatasetSettings) -> PageTable:
 
 
 def _sides_table(sides: Sequence[Mapping[str, Any]]) -> PageTable:
+    named = any(row["part"] is not None for row in sides)
     rows = []
     for row in sides:
+        fold = [str(row["fold"]), *([_text(row["part"])] if named else [])]
         counts = [str(row["groups"]), str(row["recordings"]), f"{row['hours']:.2f}"]
         clips = (text for kind in ("target", "noise", "unknown") for text in _clips_and_s(row, kind))
-        rows.append([str(row["fold"]), row["split"], *counts, *clips])
-    columns = ["Fold", "Side", "Groups", "Recordings", "Hours", "Target clips", "s", "Noise clips", "s", "Left out"]
-    return _table([*columns, "s"], rows, 2)
+        rows.append([*fold, row["split"], *counts, *clips])
+    columns = ["Fold", *(["It tests"] if named else []), "Side", "Groups", "Recordings", "Hours"]
+    columns += ["Target clips", "s", "Noise clips", "s", "Left out", "s"]
+    return _table(columns, rows, 3 if named else 2)
 
 
 def _clips_and_s(row: Mapping[str, Any], kind: str) -> tuple[str, str]:

@@ -36,7 +36,8 @@ def side_statistics(
 ) -> list[Row]:
     """Return one row per fold and split: groups, recordings, hours, and clips and seconds of each class.
 
-    The hours are those of the spans in `splits`. Raw recordings that only lend noise are no part of them.
+    `part` is what the fold tests, null if that is a share of the groups. The hours are those of the spans in `splits`.
+    Raw recordings that only lend noise are no part of them.
     """
     rates = splits["recording_id"].map(recordings.set_index("recording_id")["sample_rate"]).astype(float)
     spans = splits.assign(hours=(splits["end_sample"] - splits["start_sample"]) / rates / 3600)
@@ -45,13 +46,15 @@ def side_statistics(
     )
     lengths = clips[["uid", "class"]].assign(length_s=clips["end_s"] - clips["start_s"])
     dealt = sides.merge(lengths, on="uid").groupby(["fold", "split", "class"])["length_s"].agg(["size", "sum"])
+    part_of = splits[["fold", "part"]].dropna().drop_duplicates("fold").set_index("fold")["part"].to_dict()
     per_side, per_class = held.to_dict("index"), dealt.to_dict("index")
     nothing = {"groups": 0, "recordings": 0, "hours": 0.0}
     rows = []
     for fold in sorted(set(splits["fold"]) | set(sides["fold"])):
         for split in SPLITS:
             own = per_side.get((fold, split), nothing)
-            row: Row = {"fold": int(fold), "split": split, **own, "hours": round(float(own["hours"]), 6)}
+            row: Row = {"fold": int(fold), "part": part_of.get(fold), "split": split, **own}
+            row["hours"] = round(float(own["hours"]), 6)
             for kind in _CLASSES:
                 found = per_class.get((fold, split, kind), {"size": 0, "sum": 0.0})
                 row[f"{kind}_clips"] = int(found["size"])

@@ -19,20 +19,25 @@ from otus.config.datasets import (
     Strategy,
 )
 from otus.config.loading import config_schema, load_config, parse_config, use_config_file
+from otus.config.networks import (
+    BeatsSettings,
+    CrnnSettings,
+    DenseResnetSettings,
+    Resnet18Settings,
+    TcnSettings,
+    TimmSettings,
+)
 from otus.config.settings import (
-    AugmentationSettings,
     ChunkSettings,
     Config,
     DecodingSettings,
     EvaluationSettings,
     ForestSettings,
-    FrontendSettings,
-    NetworkSettings,
     PredictionSettings,
     ReportSettings,
-    TrainingSettings,
 )
 from otus.config.soundscapes import EventSource, SnrSettings, SoundscapeSettings
+from otus.config.training import AugmentationSettings, FrontendSettings, OptimisationSettings, TrainingSettings
 
 __all__ = [
     "LEAKY_STRATEGIES",
@@ -40,14 +45,17 @@ __all__ = [
     "AnnotationFormat",
     "AnnotationSource",
     "AugmentationSettings",
+    "BeatsSettings",
     "ChunkSettings",
     "ClipFileSettings",
     "ClipImageSettings",
     "Config",
     "CorpusSettings",
+    "CrnnSettings",
     "DatasetSettings",
     "DecodingSettings",
     "DemoSettings",
+    "DenseResnetSettings",
     "EvaluationSettings",
     "EventSource",
     "ExtractSettings",
@@ -55,13 +63,16 @@ __all__ = [
     "FrontendSettings",
     "HardNegativeSettings",
     "NamePattern",
-    "NetworkSettings",
+    "OptimisationSettings",
     "PredictionSettings",
     "ReportSettings",
+    "Resnet18Settings",
     "SnrSettings",
     "SoundscapeSettings",
     "SplitSettings",
     "Strategy",
+    "TcnSettings",
+    "TimmSettings",
     "TrainingSettings",
     "config_schema",
     "load_config",

@@ -12,11 +12,22 @@ class SplitSettings(Settings):
 
     folds: int | None = Field(
         None,
-        ge=3,
-        description="Grouped cross-validation: every recording is tested once by a model that never saw it.",
+        ge=2,
+        description="Grouped cross-validation: every recording is tested once by a model that never saw it. At least "
+        "3, or 2 with `by`.",
+    )
+    by: Literal["group", "site", "recorder", "date", "daypart"] = Field(
+        "group",
+        description="What a fold tests: a share of the groups; or everything of one site, recorder, date or daypart "
+        "(day: 6 to 18 h, else night), by models trained and validated on groups of the others. `folds` is then the "
+        "number of such values.",
+    )
+    test_groups: list[str] = Field(
+        default_factory=list,
+        description="Without folds: the groups to test on; those to validate on are drawn from the others.",
     )
     test_fraction: Fraction = Field(
-        0.2, gt=0.0, lt=1.0, description="Without folds or a sheet: share of recordings to test on."
+        0.2, gt=0.0, lt=1.0, description="Without folds, groups or a sheet: share of recordings to test on."
     )
     val_fraction: Fraction = Field(
         0.25,
@@ -24,6 +35,16 @@ class SplitSettings(Settings):
         lt=1.0,
         description="Share of the other recordings to validate on (thresholds, early stopping).",
     )
+
+    @model_validator(mode="after")
+    def _folds_are_enough(self) -> "SplitSettings":
+        if self.by == "group" and self.folds == 2:
+            raise ValueError("folds: 2 leaves nothing to validate on; take 3 or more, or split by site or daypart")
+        if self.by != "group" and self.folds is None:
+            raise ValueError(f"by: {self.by} needs folds, the number of its values")
+        if self.folds is not None and self.test_groups:
+            raise ValueError("folds and test_groups exclude each other; drop one")
+        return self
 
 
 class HardNegativeSettings(Settings):

@@ -8,84 +8,7 @@ from pydantic import Field, model_validator
 from otus.config.base import UNKNOWN, Fraction, Name, Positive, Settings
 from otus.config.corpus import CorpusSettings
 from otus.config.datasets import ClipFileSettings, DatasetSettings, SplitSettings
-
-
-class FrontendSettings(Settings):
-    """The log-mel front end. A null is chosen from the training annotations and written to the model card."""
-
-    sample_rate: int | None = Field(None, gt=0, description="Rate that the network hears; null = the recordings'.")
-    hop_s: Positive | None = Field(None, description="Frame hop; null = a sixth of a short call, 1 to 20 ms.")
-    window_s: Positive | None = Field(None, description="Analysis window; null = about three hops.")
-    bands: int = Field(64, ge=8, le=512, description="Number of frequency bands.")
-    low_hz: Annotated[float, Field(ge=0.0)] | None = Field(None, description="Lower edge; null = from annotations.")
-    high_hz: Positive | None = Field(None, description="Upper edge; null = from annotations or half the sample rate.")
-    scale: Literal["mel", "linear"] | None = Field(None, description="Band spacing; null = linear above 96 kHz.")
-
-    @model_validator(mode="after")
-    def _edges_in_order(self) -> "FrontendSettings":
-        if self.low_hz is not None and self.high_hz is not None and self.low_hz >= self.high_hz:
-            raise ValueError(f"low_hz ({self.low_hz:g}) must lie below high_hz ({self.high_hz:g})")
-        return self
-
-
-class NetworkSettings(Settings):
-    """The residual network that keeps time resolution (`dense_resnet`)."""
-
-    channels: int = Field(16, ge=4, le=512, description="Channels of the first residual stage.")
-    frequency_blocks: int = Field(2, ge=1, le=6, description="Residual blocks that each halve frequency, never time.")
-    temporal_channels: int = Field(64, ge=8, le=1024, description="Channels of the temporal trunk.")
-    dilations: list[Annotated[int, Field(ge=1)]] = Field(
-        default_factory=lambda: [1, 2, 4, 8, 16],
-        description="Dilations (frames) of the residual temporal blocks.",
-    )
-    dropout: Fraction = Field(0.1, description="Dropout in the temporal trunk.")
-
-
-class AugmentationSettings(Settings):
-    """What is done to training cuts, on the device, in the band-power domain."""
-
-    gain_db: Annotated[float, Field(ge=0.0)] = Field(6.0, description="Random level, plus or minus.")
-    tilt_db: Annotated[float, Field(ge=0.0)] = Field(6.0, description="Random linear slope over the bands.")
-    mix_probability: Fraction = Field(0.5, description="Chance that another cut is mixed in.")
-    mix_low_db: float = Field(-8.0, description="Weakest level of the mixed-in cut.")
-    mix_high_db: float = Field(3.0, description="Strongest level of the mixed-in cut.")
-    shift_bands: int = Field(2, ge=0, description="Largest shift along frequency, in bands, up or down.")
-    masks: int = Field(2, ge=0, description="Number of small time masks and of small frequency masks.")
-
-
-class TrainingSettings(Settings):
-    """One training configuration: a model is dataset variant x this x fold."""
-
-    architecture: Literal["dense_resnet"] = Field("dense_resnet", description="Network family.")
-    network: NetworkSettings = Field(default_factory=NetworkSettings, description="Size of the network.")
-    frontend: FrontendSettings = Field(default_factory=FrontendSettings, description="Spectrogram.")
-    augmentation: AugmentationSettings = Field(
-        default_factory=AugmentationSettings, description="Augmentation of training cuts."
-    )
-    members: int = Field(
-        2, ge=1, description="Networks trained from different seeds, whose logits are averaged; time grows with it."
-    )
-    epochs: int = Field(30, ge=1, description="Largest number of epochs (one validation each).")
-    cuts_per_epoch: int | None = Field(
-        None, ge=1, description="Training cuts drawn in an epoch; null = so many that every call comes up, 160 or more."
-    )
-    batch_size: int = Field(16, ge=1, description="Cuts in a batch.")
-    cut_frames: int = Field(256, ge=16, description="Length of a training cut in frames.")
-    target_share: Fraction = Field(0.6, description="Share of cuts around target clips; the rest lies around noise.")
-    learning_rate: Positive = Field(0.003, description="Peak rate of the one-cycle schedule (AdamW).")
-    weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.01, description="AdamW weight decay.")
-    positive_weight: Positive = Field(2.0, description="Loss weight of frames inside a call.")
-    onset_weight: Positive = Field(4.0, description="Loss weight of frames at a call's onset.")
-    averaging: Fraction = Field(0.98, description="Decay of the running average of the weights that is validated.")
-    patience: int = Field(15, ge=1, description="Stop after this many epochs without a better validation.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train; auto takes a GPU if visible.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Arithmetic of the training; auto = bf16 where the processor or GPU has it."
-    )
-    threads: int = Field(1, ge=1, description="CPU threads; the last bits of the weights depend on it.")
-    cache_mb: int = Field(
-        2000, ge=0, description="Memory for band powers of the recordings; beyond it they are reread."
-    )
+from otus.config.training import TrainingSettings
 
 
 class ChunkSettings(Settings):
@@ -112,10 +35,17 @@ class DecodingSettings(Settings):
     The first value of each list is the usual one: another wins only if it is better by more than one call is worth.
     """
 
+    merge: Literal["hysteresis", "threshold", "union"] = Field(
+        "hysteresis",
+        description="How frames become selections. hysteresis: while the score stays above an off-threshold, if its "
+        "peak reaches the on-threshold; threshold: while it stays above one threshold; union: all windows above one "
+        "threshold, joined where they touch, as ANIMAL-SPOT does it.",
+    )
     off_thresholds: list[Fraction] = Field(
         default_factory=lambda: [0.3, 0.1, 0.5],
         min_length=1,
-        description="A selection lasts while the smoothed score stays above this.",
+        description="A selection lasts while the smoothed score stays above this; for `threshold` and `union` the "
+        "thresholds to choose from.",
     )
     onset_thresholds: list[Fraction] = Field(
         default_factory=lambda: [1.0, 0.3],
@@ -146,6 +76,14 @@ class EvaluationSettings(Settings):
         description="Fixed thresholds reported beside the chosen one.",
     )
     decoding: DecodingSettings = Field(default_factory=DecodingSettings, description="Scores to selections.")
+    decoding_of: dict[Name, DecodingSettings] = Field(
+        default_factory=dict, description="Another decoding for the training configuration of that name."
+    )
+    calibration: Literal["platt", "temperature", "isotonic", "none"] = Field(
+        "platt",
+        description="How the peak score of a selection becomes the probability that it is a hit, fitted on "
+        "validation; isotonic needs some hundred selections.",
+    )
     bootstrap: int = Field(2000, ge=0, description="Resamples of the groups for the 95 % intervals.")
 
 
@@ -187,7 +125,7 @@ class Config(Settings):
         default_factory=ClipFileSettings, description="Images and cut-out sounds of the clips."
     )
     training: dict[Name, TrainingSettings] = Field(
-        default_factory=lambda: {"dense": TrainingSettings()},
+        default_factory=lambda: {"default": TrainingSettings()},
         min_length=1,
         description="Training configurations by name.",
     )
@@ -211,10 +149,26 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _decodings_have_trainings(self) -> "Config":
+        for name in self.evaluation.decoding_of:
+            if name not in self.training:
+                known = ", ".join(self.training)
+                raise ValueError(f"evaluation.decoding_of.{name}: no such training configuration; there are {known}")
+        return self
+
+    @model_validator(mode="after")
     def _one_way_to_split(self) -> "Config":
         for name, dataset in self.datasets.items():
             if self.split.folds and dataset.fractions:
                 raise ValueError(f"datasets.{name}.fractions and split.folds exclude each other; drop one")
+            if self.split.test_groups and (dataset.fractions or dataset.leaky):
+                what = "fractions" if dataset.fractions else f"strategy: {dataset.strategy}"
+                raise ValueError(f"datasets.{name}.{what} and split.test_groups exclude each other; drop one")
+            if self.split.by != "group" and dataset.leaky:
+                raise ValueError(
+                    f"datasets.{name}.strategy: {dataset.strategy} deals single clips, so no fold can test all of one "
+                    f"{self.split.by}; take grouped or proportional_by_tape, or drop split.by"
+                )
             if dataset.fallback_raw and self.corpus.extracts is None:
                 raise ValueError(f"datasets.{name}.fallback_raw needs corpus.extracts (what the raw recordings are)")
         return self

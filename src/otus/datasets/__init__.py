@@ -2,7 +2,17 @@
 
 from otus.datasets.hard_negatives import Selections, read_selections
 from otus.datasets.leakage import leakage_table, verdict
+from otus.datasets.parts import parts_in_words
 from otus.datasets.splits import make_splits
 from otus.datasets.variant import Variant, make_variant
 
-__all__ = ["Selections", "Variant", "leakage_table", "make_splits", "make_variant", "read_selections", "verdict"]
+__all__ = [
+    "Selections",
+    "Variant",
+    "leakage_table",
+    "make_splits",
+    "make_variant",
+    "parts_in_words",
+    "read_selections",
+    "verdict",
+]

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from otus.annotations.text import excerpt, listed
 from otus.config import DatasetSettings, SplitSettings
 from otus.datasets.clips import labelled_recordings
 from otus.datasets.dealing import deal
+from otus.datasets.parts import value_of_groups
 from otus.errors import DataError
 from otus.seeds import derive_seed
 from otus.tables import table
@@ -30,10 +33,12 @@ def make_splits(
     """Return the `splits` table of a group-wise strategy: one row per fold and labelled recording, over its length.
 
     With `settings.folds`, the groups are dealt into as many parts; fold k tests part k, validates on the next one
-    and trains on the rest, so that every group is tested once and validates once. `grouped` deals groups so that
-    calls of each target label, hours and recordings are shared out evenly; `proportional_by_tape` deals them at random
-    in the given proportion. Raises DataError if a group stands on both sides of a given split, or if a side would hold
-    no target call.
+    and trains on the rest, so that every group is tested once and validates once. With `settings.by`, fold k tests the
+    groups of the k-th value in sorted order, which its rows name as `part`; with `settings.test_groups`, one fold tests
+    these; validation groups are drawn from the others. `grouped` deals groups so that calls of each target label, hours
+    and recordings are shared out evenly; `proportional_by_tape` deals them at random in the given proportion. Raises
+    DataError if a group stands on both sides of a given split, has no value of `by` or two, if there is no such group
+    to test on, or if a side would hold no target call (a test side that `by` names may).
     """
     usable = labelled_recordings(recordings)
     calls = annotations[annotations["label"].isin(list(targets))]
@@ -41,18 +46,26 @@ def make_splits(
         raise DataError(f"prepare: no labelled recording holds a call of {', '.join(targets)}; nothing to train on.")
     loads = _group_loads(usable, calls, targets)
     given = usable["given_split"].notna() & (usable["given_split"] != "")
+    parts: list[str | None] = [None] * (settings.folds or 1)
     if given.any():
         sides = [_given_sides(usable, given, loads, settings, dataset, seed)]
+    elif settings.by != "group":
+        value_of = value_of_groups(usable, settings)
+        values = sorted(set(value_of.values()))
+        parts = [*values]
+        sides = [_sides_of_value(value, value_of, loads, settings, dataset, seed) for value in values]
+    elif settings.test_groups:
+        sides = [_sides_of_groups(loads, settings, dataset, seed)]
     elif dataset.strategy == "proportional_by_tape":
         sides = _sides_by_tape(loads, settings, dataset, seed)
     else:
         sides = _even_sides(loads, settings, dataset, seed)
     rows = []
-    for fold, side in enumerate(sides, start=1):
+    for fold, (part, side) in enumerate(zip(parts, sides, strict=True), start=1):
         split = usable["group"].map(side)
-        rows.append(usable[["recording_id", "group"]].assign(fold=fold, split=split, start_sample=0))
+        rows.append(usable[["recording_id", "group"]].assign(fold=fold, part=part, split=split, start_sample=0))
         rows[-1] = rows[-1].assign(end_sample=usable["n_samples"], leaky=False)
-        check_calls(fold, split[usable["recording_id"].isin(calls["recording_id"])])
+        check_calls(fold, split[usable["recording_id"].isin(calls["recording_id"])], part)
     return table("splits", pd.concat(rows, ignore_index=True))
 
 
@@ -73,13 +86,19 @@ def side_of_part(part: int, fold: int, settings: SplitSettings) -> str:
     return "test" if part == fold else "val" if part == (fold + 1) % settings.folds else "train"
 
 
-def check_calls(fold: int, sides: "pd.Series[str]") -> None:
-    """Raise DataError if one of train, val and test is not among `sides`, the sides of what holds target calls."""
-    for side in SPLITS:
+def check_calls(fold: int, sides: "pd.Series[str]", part: str | None = None) -> None:
+    """Raise DataError if one of train, val and test is not among `sides`, the sides of what holds target calls.
+
+    A fold that tests all of `part`, whatever that holds, may test on no call.
+    """
+    for side in SPLITS if part is None else SPLITS[:2]:
         if not (sides == side).any():
+            where, remedy = f"fold {fold}", "lower split.folds or choose a finer corpus.group"
+            if part is not None:
+                where = f"fold {fold}, which tests {excerpt(part)},"
+                remedy = "choose another split.by or a finer corpus.group"
             raise DataError(
-                f"prepare: fold {fold} has no target call in its {side} recordings; "
-                "label more recordings, lower split.folds or choose a finer corpus.group."
+                f"prepare: {where} has no target call in its {side} recordings; label more recordings, {remedy}."
             )
 
 
@@ -110,19 +129,63 @@ def _sides_by_tape(
 ) -> list[dict[str, str]]:
     """The side of every group in every fold, drawn at random until every part holds a call of a target."""
     _check_group_count(loads, settings)
-    shares = np.array(shares_of(settings, dataset))
-    counts = np.floor(shares * len(loads) + 1e-9).astype(np.int64)
-    counts[np.argsort(counts - shares * len(loads), kind="stable")[: len(loads) - counts.sum()]] += 1
+    return _sides(loads, _tapes(loads, shares_of(settings, dataset), seed).tolist(), settings)
+
+
+def _tapes(loads: pd.DataFrame, shares: Sequence[float], seed: int) -> NDArray[np.int64]:
+    """The part of every group, drawn at random in the given proportion until every part holds a call of a target."""
+    wanted = np.array(shares) * len(loads)
+    counts = np.floor(wanted + 1e-9).astype(np.int64)
+    counts[np.argsort(counts - wanted, kind="stable")[: len(loads) - counts.sum()]] += 1
     while counts.min() == 0:  # few tapes: one for every side comes before the proportion
         counts[np.argmax(counts)] -= 1
         counts[np.argmin(counts)] += 1
     parts = np.repeat(np.arange(len(shares)), counts)
-    has_calls = (loads.filter(like="calls of ").sum(axis=1) > 0).to_numpy()
+    has_calls = _calls(loads) > 0
     for draw in range(_DRAWS):
         part = np.random.default_rng(derive_seed(seed, "tapes", draw)).permutation(parts)
         if len(set(part[has_calls].tolist())) == len(shares):
             break
-    return _sides(loads, part.tolist(), settings)
+    return part
+
+
+def _sides_of_value(
+    value: str,
+    value_of: dict[str, str],
+    loads: pd.DataFrame,
+    settings: SplitSettings,
+    dataset: DatasetSettings,
+    seed: int,
+) -> dict[str, str]:
+    """The side of every group in the fold that tests the groups of one value."""
+    tested = loads.index.map(value_of) == value
+    others = loads[~tested]
+    if len(others) < 2:
+        raise DataError(
+            f"prepare: the fold that tests {excerpt(value)} has one group left, but needs others to train and to "
+            "validate on; choose a finer corpus.group."
+        )
+    dealt = _with_validation(others, settings, dataset, derive_seed(seed, "val", value))
+    return dict.fromkeys(map(str, loads.index[tested]), "test") | dealt
+
+
+def _sides_of_groups(
+    loads: pd.DataFrame, settings: SplitSettings, dataset: DatasetSettings, seed: int
+) -> dict[str, str]:
+    """The side of every group where the config names those to test on."""
+    tested = loads.index.isin(settings.test_groups)
+    if missing := sorted(set(settings.test_groups) - set(loads.index)):
+        raise DataError(
+            f"config: split.test_groups names {excerpt(missing[0])}, but the groups of the labelled recordings are "
+            f"{listed(loads.index)}; correct it."
+        )
+    if (~tested).sum() < 2:
+        raise DataError(
+            "config: split.test_groups leaves fewer than two groups, but some are needed to train and others to "
+            "validate on; name fewer, or choose a finer corpus.group."
+        )
+    dealt = _with_validation(loads[~tested], settings, dataset, derive_seed(seed, "val"))
+    return dict.fromkeys(map(str, loads.index[tested]), "test") | dealt
 
 
 def _sides(loads: pd.DataFrame, part: Sequence[int], settings: SplitSettings) -> list[dict[str, str]]:
@@ -155,7 +218,10 @@ def _given_sides(
 ) -> dict[str, str]:
     """The sides that the recordings sheet gives; validation groups are drawn from train if it names none."""
     if settings.folds:
-        raise DataError("config: the recordings sheet gives a split, so split.folds must go (or the sheet's column).")
+        keys = "split.folds" if settings.by == "group" else "split.folds and split.by"
+        raise DataError(f"config: the recordings sheet gives a split, so {keys} must go (or the sheet's column).")
+    if settings.test_groups:
+        raise DataError("config: the recordings sheet gives a split, so split.test_groups must go.")
     if dataset.strategy != "grouped":
         raise DataError(f"config: the recordings sheet gives a split, so strategy {dataset.strategy} cannot draw one.")
     if dataset.fractions is not None:
@@ -172,10 +238,26 @@ def _given_sides(
     if "val" in side.values():
         return side
     train = loads[[side[g] == "train" for g in loads.index]]
-    return side | _with_validation(train, settings, derive_seed(seed, "val"))
+    return side | _with_validation(train, settings, dataset, derive_seed(seed, "val"))
 
 
-def _with_validation(loads: pd.DataFrame, settings: SplitSettings, seed: int) -> dict[str, str]:
-    share = settings.val_fraction
-    validated = deal(loads.to_numpy(), [share, 1 - share], seed) == 0
-    return {str(group): "val" if v else "train" for group, v in zip(loads.index, validated, strict=True)}
+def _with_validation(
+    loads: pd.DataFrame, settings: SplitSettings, dataset: DatasetSettings, seed: int
+) -> dict[str, str]:
+    """The groups that are not tested, dealt to train and val; both have a call if two groups have any."""
+    shares = [settings.val_fraction, 1 - settings.val_fraction]
+    if dataset.strategy == "proportional_by_tape":
+        part = _tapes(loads, shares, seed)
+    else:
+        part = deal(loads.to_numpy(), shares, seed)
+    calls = _calls(loads)
+    for side in range(2):
+        elsewhere = np.flatnonzero((calls > 0) & (part != side))
+        if len(elsewhere) > 1 and not (calls[part == side] > 0).any():
+            part[elsewhere[np.argmin(calls[elsewhere])]] = side
+    return {str(group): ("val", "train")[p] for group, p in zip(loads.index, part.tolist(), strict=True)}
+
+
+def _calls(loads: pd.DataFrame) -> NDArray[np.float64]:
+    """The calls of all targets together of each group."""
+    return np.asarray(loads.filter(like="calls of ").sum(axis=1), dtype=float)

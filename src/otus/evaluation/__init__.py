@@ -3,8 +3,10 @@
 from otus.evaluation.folds import FoldScores, read_fold
 from otus.evaluation.model import Evaluation, evaluate_model
 from otus.evaluation.tally import Judged, count_per_recording, judge, matched_pairs, settle, summarise
+from otus.evaluation.thresholds import ChosenPoint, read_thresholds, write_thresholds
 
 __all__ = [
+    "ChosenPoint",
     "Evaluation",
     "FoldScores",
     "Judged",
@@ -13,6 +15,8 @@ __all__ = [
     "judge",
     "matched_pairs",
     "read_fold",
+    "read_thresholds",
     "settle",
     "summarise",
+    "write_thresholds",
 ]

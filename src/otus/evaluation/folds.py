@@ -19,9 +19,9 @@ from otus.tables import read_table
 class FoldScores:
     """Logits (2 * classes, frames) of the val and test recordings of one fold.
 
-    `recordings` has recording_id, group, split (val | test) and duration_s (the time on that side), one row per
-    recording and split; `spans` tells for each split which time of its recordings that is. `leaky`: clips of one
-    recording may stand on several sides.
+    `recordings` has recording_id, group, split (val | test), duration_s (the time on that side) and part (what the
+    fold tests, null if that is a share of the groups), one row per recording and split; `spans` tells for each split
+    which time of its recordings that is. `leaky`: clips of one recording may stand on several sides.
     """
 
     fold: int
@@ -59,7 +59,7 @@ def read_fold(
         raise StageError(
             f"evaluate: the scores of fold {fold} do not mention {lost[0]} ({len(lost)} recordings); rerun predict."
         )
-    scored = wanted[wanted["recording_id"].map(whole)].reset_index(drop=True)
+    scored = wanted[wanted["recording_id"].map(whole)].assign(part=splits["part"].iloc[0]).reset_index(drop=True)
     logits, classes, frame_hop_s = read_scores(scores_paths, only=set(scored["recording_id"]))
     return FoldScores(
         fold=fold,
@@ -67,7 +67,12 @@ def read_fold(
         recordings=scored,
         logits=logits,
         frame_hop_s=frame_hop_s,
-        grid=decoding_grid(decoding, median_call_s=card["median_call_s"], short_call_s=card["short_call_s"]),
+        grid=decoding_grid(
+            decoding,
+            median_call_s=card["median_call_s"],
+            short_call_s=card["short_call_s"],
+            window_frames=card.get("window_frames", 1),
+        ),
         spans={split: side_spans(splits, sample_rates, split) for split in ("val", "test")},
         leaky=bool(splits["leaky"].any()),
     )

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from otus.config import EvaluationSettings
+from otus.evaluation.calibration import calibrated, fit_calibration
 from otus.evaluation.folds import FoldScores
-from otus.evaluation.operating import OperatingPoint, ScoredRecording, choose_operating_point
+from otus.evaluation.operating import ScoredRecording, choose_operating_point, validation_hits
 from otus.evaluation.tally import Judged, count_per_recording, matched_pairs, settle
+from otus.evaluation.thresholds import ChosenPoint
 from otus.matching import Intervals
 from otus.selections import DecodingPoint, decode, logit
 from otus.sides import NOWHERE, Spans, rows_inside, unknown_spans
@@ -24,13 +26,14 @@ class Evaluation:
     """Tables of one model on the val and test recordings of all folds, and the chosen points by fold and label.
 
     `selections` holds everything that the chosen decoding found, selected or not, except what is neither hit nor false
-    alarm because it is labelled unknown (judged at the IoU threshold that decides).
+    alarm because it is labelled unknown (judged at the IoU threshold that decides); `probability` is that of a hit, by
+    the calibration of the fold and label.
     """
 
     selections: pd.DataFrame
     matches: pd.DataFrame
     counts: pd.DataFrame
-    operating_points: dict[int, dict[str, Any]]
+    operating_points: dict[int, dict[str, ChosenPoint]]
 
 
 def evaluate_model(
@@ -46,12 +49,13 @@ def evaluate_model(
     The point of a fold is chosen on validation recordings: its own network's and those of the other folds'
     networks, less every recording of a group that the fold tests. A handful of calls, as one fold has them, would
     leave the threshold to chance. Where clips of one recording stand on several sides (leaky), every group is tested
-    in every fold: the point is chosen on the validation time of the fold alone.
+    in every fold: the point is chosen on the validation time of the fold alone. The calibration is fitted on the same
+    recordings, on everything that the chosen decoding finds there.
 
     Calls and selections belong to the side in which their midpoint lies.
     """
     parts = []
-    chosen: dict[int, dict[str, Any]] = {}
+    chosen: dict[int, dict[str, ChosenPoint]] = {}
     unknown = unknown_spans(annotations)
     for target, label in enumerate(classes):
         calls = annotations[annotations["label"] == label]
@@ -59,19 +63,36 @@ def evaluate_model(
             tested = set(fold.recordings.loc[fold.recordings["split"] == "test", "group"])
             eligible = ([fold], set()) if fold.leaky else (folds, tested)
             validation = _validation(*eligible, target, len(classes), calls, unknown)
-            point = choose_operating_point(validation, iou=settings.iou[0])
-            decoding = fold.grid[point.decoding]
-            chosen.setdefault(fold.fold, {})[label] = asdict(point) | {"decoding": asdict(decoding)}
+            point = chosen.setdefault(fold.fold, {})[label] = _choose(validation, fold.grid, settings)
             keys = {"model": model, "layer": LAYER, "fold": fold.fold, "label": label, "leaky": fold.leaky}
-            found = _decode_all(fold, target, len(classes), decoding, f"{model}_f{fold.fold}_{label}_")
+            found = _decode_all(fold, target, len(classes), point.decoding, f"{model}_f{fold.fold}_{label}_")
+            fixed = _decode_at_fixed(fold, target, len(classes), point.decoding, settings.thresholds)
             for split in ("val", "test"):
                 everything = _on_side(found, calls, fold, split, unknown)
-                parts.append(_judge_split(everything, point, decoding, settings, keys | {"split": split}))
+                others = {t: _on_side(rows, calls, fold, split, unknown) for t, rows in fixed.items()}
+                parts.append(_judge_split(everything, others, point, settings, keys | {"split": split}))
     return Evaluation(
         table("selections", pd.concat([p[0] for p in parts], ignore_index=True)),
         table("matches", pd.concat([p[1] for p in parts], ignore_index=True)),
         pd.concat([p[2] for p in parts], ignore_index=True),
         chosen,
+    )
+
+
+def _choose(
+    validation: Sequence[ScoredRecording], grid: Sequence[DecodingPoint], settings: EvaluationSettings
+) -> ChosenPoint:
+    """The operating point by the validation recordings, and the calibration of what it finds there."""
+    point = choose_operating_point(validation, iou=settings.iou[0])
+    peak, hit = validation_hits(validation, point.decoding, iou=settings.iou[0])
+    return ChosenPoint(
+        threshold=point.threshold,
+        decoding=grid[point.decoding],
+        val_f1=point.val_f1,
+        val_average_precision=point.val_average_precision,
+        n_calls=point.n_calls,
+        calibration=fit_calibration(peak, hit, settings.calibration),
+        curve=point.curve,
     )
 
 
@@ -119,6 +140,15 @@ def _decode_all(fold: FoldScores, target: int, n_classes: int, point: DecodingPo
     return frame.assign(rank=frame["peak_score"].astype(float), selection_id=names)
 
 
+def _decode_at_fixed(
+    fold: FoldScores, target: int, n_classes: int, point: DecodingPoint, thresholds: Sequence[float]
+) -> dict[float, pd.DataFrame]:
+    """All segments at each of the thresholds, where each needs a decoding of its own; nothing otherwise."""
+    if not point.has_one_threshold:
+        return {}
+    return {t: _decode_all(fold, target, n_classes, replace(point, off_threshold=t), "") for t in thresholds}
+
+
 def _on_side(
     found: pd.DataFrame, calls: pd.DataFrame, fold: FoldScores, split: str, unknown: Mapping[str, Spans]
 ) -> Judged:
@@ -131,23 +161,35 @@ def _on_side(
 
 def _judge_split(
     everything: Judged,
-    point: OperatingPoint,
-    decoding: DecodingPoint,
+    others: Mapping[float, Judged],
+    point: ChosenPoint,
     settings: EvaluationSettings,
     keys: Mapping[str, Any],
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Judge the segments of one split and label at the chosen threshold and at the fixed ones."""
+    """Judge the segments of one split and label at the chosen threshold and at the fixed ones.
+
+    `others` holds the segments at fixed thresholds that another decoding found; the rest are of `everything`.
+    """
     threshold = logit(point.threshold)
-    thresholds = {"selected": threshold, **{f"{t:.2f}": logit(t) for t in settings.thresholds}}
+    thresholds = {"selected": threshold, **{_name(t): logit(t) for t in settings.thresholds if t not in others}}
     counts, matches, rows = [], [], []
     for iou in settings.iou:
         settled, hits = settle(everything, iou)
         found = settled.selections
         selected = found["rank"] >= threshold
-        part = count_per_recording(settled, hits, thresholds, "selected").assign(**keys, iou=iou)
+        parts = [count_per_recording(settled, hits, thresholds, "selected")]
+        parts += [
+            count_per_recording(*settle(judged, iou), {_name(t): logit(t)}, "selected") for t, judged in others.items()
+        ]
+        part = pd.concat(parts, ignore_index=True).assign(**keys, iou=iou)
         counts.append(part.assign(threshold=1.0 / (1.0 + np.exp(-part["threshold"].to_numpy(dtype=float)))))
         above = replace(settled, selections=found[selected])
         matches.append(matched_pairs(above, iou).assign(**keys, iou_threshold=iou))
         rows.append(found.drop(columns="rank").assign(**keys, selected=selected, hit=hits))
-    named = rows[0].assign(operating_point=decoding.name())
+    probability = calibrated(point.calibration, rows[0]["peak_score"].to_numpy(dtype=float))
+    named = rows[0].assign(operating_point=point.decoding.name(), probability=probability)
     return named, pd.concat(matches, ignore_index=True), pd.concat(counts, ignore_index=True)
+
+
+def _name(threshold: float) -> str:
+    return f"{threshold:.2f}"

@@ -1,12 +1,13 @@
 """The choice of an operating point: decoding and on-threshold, from validation recordings alone."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otus.errors import StageError
+from otus.evaluation.thresholds import ThresholdCurve
 from otus.matching import Intervals
 from otus.metrics import Curve, average_precision, curve
 from otus.selections import DecodingPoint, decode, logit
@@ -15,6 +16,12 @@ from otus.sides import EVERYWHERE, NOWHERE, Spans, judge_on_side
 #: Thresholds whose F1 is no further from the best than two calls are worth belong to its plateau, within limits.
 _PLATEAU_CALLS = 2
 _PLATEAU_F1 = (0.01, 0.05)
+
+#: Thresholds of 0 and 1 lie here in logits where a middle is sought.
+_FARTHEST = 20.0
+
+#: At most so many thresholds of the validation curve are kept, besides the chosen one and the one with the best F1.
+_CURVE_POINTS = 48
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,17 @@ class ScoredRecording:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Which decoding of the grid, the on-threshold (a probability), and what they reached on validation."""
+    """Which decoding of the grid, the on-threshold (a probability), and what they reached on validation.
+
+    `val_f1` is the best F1 of the curve, from whose plateau the threshold was taken.
+    """
 
     decoding: int
     threshold: float
     val_f1: float
     val_average_precision: float
     n_calls: int
+    curve: ThresholdCurve
 
 
 def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float) -> OperatingPoint:
@@ -51,65 +62,139 @@ def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float)
     A decoding is judged by the mean of its best F1 and its average precision, which depends less on single calls
     than F1 alone; what is better by less than half a call is worth is a draw, and draws go to the earlier point of
     the grid. The threshold is the middle (in logits) of the plateau of the F1 curve around its maximum, so that it
-    does not sit on the edge of one validation call.
-    Without a call, or without a detection, there is nothing to choose by: the first decoding and 0.5.
+    does not sit on the edge of one validation call. Decodings with one threshold that differ in nothing else count as
+    one: their plateau is over the thresholds of the grid, and the one next to its middle is chosen.
+    Without a call, or without a detection, there is nothing to choose by: the first decoding, and 0.5 or its own
+    threshold.
 
     Raises StageError if there is no recording.
     """
     if not recordings:
         raise StageError("evaluate: no validation recording was scored; see the failed items of predict.")
+    grid, n_calls = recordings[0].grid, sum(len(r.calls) for r in recordings)
+    threshold = grid[0].off_threshold if grid[0].has_one_threshold else 0.5
+    nothing = OperatingPoint(0, threshold, 0.0, 0.0, n_calls, ThresholdCurve())
+    if n_calls == 0:
+        return nothing
     best: OperatingPoint | None = None
-    total = sum(len(r.calls) for r in recordings)
-    if total == 0:
-        return OperatingPoint(0, 0.5, 0.0, 0.0, 0)
-    for number, point in enumerate(recordings[0].grid):
-        points, n_calls = _val_curve(recordings, number, iou)
-        f1 = points.f1(n_calls)
-        if len(f1) == 0:
-            continue
-        found = OperatingPoint(
-            decoding=number,
-            threshold=_plateau_middle(
-                points,
-                f1,
-                lowest=max(logit(point.off_threshold), -20.0),
-                tolerance=float(np.clip(_PLATEAU_CALLS / n_calls, *_PLATEAU_F1)),
-            ),
-            val_f1=float(f1.max()),
-            val_average_precision=average_precision(points, n_calls),
-            n_calls=n_calls,
-        )
-        if best is None or _quality(found) > _quality(best) + 1.0 / n_calls:
+    for numbers in _families(grid):
+        if grid[numbers[0]].has_one_threshold:
+            found = _best_of_grid(recordings, numbers, n_calls, iou)
+        else:
+            found = _best_on_threshold(recordings, numbers[0], n_calls, iou)
+        if found is not None and (best is None or _quality(found) > _quality(best) + 1.0 / n_calls):
             best = found
-    if best is None:
-        return OperatingPoint(0, 0.5, 0.0, 0.0, total)
-    return best
+    return best or nothing
+
+
+def validation_hits(
+    recordings: Sequence[ScoredRecording], decoding: int, *, iou: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return peak logit and hit of all selections that a decoding of the grid finds in `recordings` and that count."""
+    peaks, hits = [np.zeros(0)], [np.zeros(0, dtype=bool)]
+    for recording in recordings:
+        found = decode(recording.activity, recording.onset, recording.frame_hop_s, recording.grid[decoding])
+        peak, is_hit = judge_on_side(found, recording.calls, recording.side, recording.unknown, iou)
+        peaks.append(peak)
+        hits.append(is_hit)
+    return np.concatenate(peaks), np.concatenate(hits)
+
+
+def _families(grid: Sequence[DecodingPoint]) -> list[list[int]]:
+    """Numbers of the points that differ in nothing but their one threshold; any other point stands alone."""
+    families: dict[Hashable, list[int]] = {}
+    for number, point in enumerate(grid):
+        key = replace(point, off_threshold=0.0) if point.has_one_threshold else number
+        families.setdefault(key, []).append(number)
+    return list(families.values())
+
+
+def _best_on_threshold(
+    recordings: Sequence[ScoredRecording], number: int, n_calls: int, iou: float
+) -> OperatingPoint | None:
+    """One decoding with the best on-threshold; None if it finds nothing."""
+    points = curve(*validation_hits(recordings, number, iou=iou))
+    f1 = points.f1(n_calls)
+    if len(f1) == 0:
+        return None
+    lowest = max(logit(recordings[0].grid[number].off_threshold), -_FARTHEST)
+    first, last = _plateau(f1, int(np.argmax(f1)), n_calls)
+    top = points.threshold[first]
+    bottom = points.threshold[last + 1] if last + 1 < len(f1) else min(lowest, points.threshold[last])
+    middle = (top + bottom) / 2
+    return OperatingPoint(
+        decoding=number,
+        threshold=min(_probability(middle), float(np.nextafter(1.0, 0.0))),  # at 1 nothing would be selected
+        val_f1=float(f1.max()),
+        val_average_precision=average_precision(points, n_calls),
+        n_calls=n_calls,
+        curve=_thinned(points, n_calls, middle),
+    )
+
+
+def _best_of_grid(
+    recordings: Sequence[ScoredRecording], numbers: Sequence[int], n_calls: int, iou: float
+) -> OperatingPoint | None:
+    """The best of decodings that differ in their one threshold; None if none of them finds anything."""
+    grid = recordings[0].grid
+    found = {number: validation_hits(recordings, number, iou=iou) for number in numbers}
+    if not any(len(hit) for _, hit in found.values()):
+        return None
+    falling = sorted(numbers, key=lambda number: -grid[number].off_threshold)
+    points = Curve(
+        threshold=np.array([logit(grid[number].off_threshold) for number in falling]),
+        n_pred=np.array([len(found[number][1]) for number in falling], dtype=np.int64),
+        tp=np.array([found[number][1].sum() for number in falling], dtype=np.int64),
+    )
+    f1 = points.f1(n_calls)
+    earliest = min(np.flatnonzero(f1 == f1.max()), key=lambda i: falling[i])
+    first, last = _plateau(f1, int(earliest), n_calls)
+    logits = np.clip(points.threshold, -_FARTHEST, _FARTHEST)
+    off_middle = np.abs(logits[first : last + 1] - (logits[first] + logits[last]) / 2).round(9)
+    chosen = min(range(first, last + 1), key=lambda i: (off_middle[i - first], falling[i]))
+    return OperatingPoint(
+        decoding=falling[chosen],
+        threshold=grid[falling[chosen]].off_threshold,
+        val_f1=float(f1.max()),
+        val_average_precision=average_precision(curve(*found[falling[chosen]]), n_calls),
+        n_calls=n_calls,
+        curve=_thinned(points, n_calls, points.threshold[chosen]),
+    )
 
 
 def _quality(point: OperatingPoint) -> float:
     return point.val_f1 + point.val_average_precision
 
 
-def _val_curve(recordings: Sequence[ScoredRecording], number: int, iou: float) -> tuple[Curve, int]:
-    peaks, hits = [np.zeros(0)], [np.zeros(0, dtype=bool)]
-    for recording in recordings:
-        found = decode(recording.activity, recording.onset, recording.frame_hop_s, recording.grid[number])
-        peak, is_hit = judge_on_side(found, recording.calls, recording.side, recording.unknown, iou)
-        peaks.append(peak)
-        hits.append(is_hit)
-    return curve(np.concatenate(peaks), np.concatenate(hits)), sum(len(r.calls) for r in recordings)
-
-
-def _plateau_middle(points: Curve, f1: NDArray[np.float64], *, lowest: float, tolerance: float) -> float:
-    """The probability in the middle of the stretch of thresholds around the best F1 that do as well."""
-    best = int(np.argmax(f1))
-    good = f1 >= f1[best] - tolerance
+def _plateau(f1: NDArray[np.float64], best: int, n_calls: int) -> tuple[int, int]:
+    """First and last of the thresholds around the best one that do as well."""
+    good = f1 >= f1[best] - float(np.clip(_PLATEAU_CALLS / n_calls, *_PLATEAU_F1))
     first, last = best, best
     while first > 0 and good[first - 1]:
         first -= 1
     while last + 1 < len(f1) and good[last + 1]:
         last += 1
-    top = points.threshold[first]
-    bottom = points.threshold[last + 1] if last + 1 < len(f1) else min(lowest, points.threshold[last])
-    middle = (top + bottom) / 2
-    return min(float(1.0 / (1.0 + np.exp(-middle))), float(np.nextafter(1.0, 0.0)))  # at 1 nothing would be selected
+    return first, last
+
+
+def _thinned(points: Curve, n_calls: int, chosen: float) -> ThresholdCurve:
+    """The curve at the chosen threshold (a logit), at the best F1, and at some others, evenly spaced by factors.
+
+    By factors of the number of selections: most of these are faint false alarms, and would take most of the points.
+    """
+    n = len(points.threshold)
+    some = np.arange(n) if n <= _CURVE_POINTS else np.geomspace(1, n, _CURVE_POINTS).round().astype(int) - 1
+    rows = np.unique([*some, int(np.argmax(points.f1(n_calls)))])
+    reached = int(np.count_nonzero(points.threshold >= chosen)) - 1  # the lowest score that the threshold selects
+    thresholds = np.append(points.threshold[rows], chosen)
+    rows = np.append(rows, reached)
+    order = np.unique(thresholds, return_index=True)[1][::-1]
+    values = (points.precision(), points.recall(n_calls), points.f1(n_calls))
+    return ThresholdCurve(
+        tuple(round(_probability(thresholds[i]), 6) for i in order),
+        *(tuple(round(float(value[rows[i]]), 4) for i in order) for value in values),
+    )
+
+
+def _probability(logit_value: float) -> float:
+    return float(1.0 / (1.0 + np.exp(-logit_value)))

@@ -26,8 +26,8 @@ class Judged:
     """Selections of one model, layer, fold, split and label with the score that ranks them.
 
     `selections` has recording_id, start_s, end_s and rank; `annotations` the calls of the same label; `recordings`
-    everything that was searched (recording_id, group, duration_s), each recording once; `unknown` the time of each
-    recording that is labelled unknown.
+    everything that was searched (recording_id, group, duration_s; part, if the fold has one), each recording once;
+    `unknown` the time of each recording that is labelled unknown.
     """
 
     selections: pd.DataFrame
@@ -75,7 +75,7 @@ def count_per_recording(
         above = rank >= threshold
         found = judged.selections.loc[above, "recording_id"].value_counts().reindex(index, fill_value=0)
         hit = judged.selections.loc[above & hits, "recording_id"].value_counts().reindex(index, fill_value=0)
-        part = judged.recordings[["recording_id", "group", "duration_s"]].copy()
+        part = judged.recordings.reindex(columns=["recording_id", "group", "part", "duration_s"])
         part["operating_point"], part["threshold"], part["selected"] = name, threshold, name == chosen
         part["n_gt"], part["n_pred"], part["tp"] = n_gt, found.to_numpy(), hit.to_numpy()
         parts.append(part)

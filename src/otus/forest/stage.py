@@ -17,6 +17,7 @@ import pandas as pd
 from otus.audio import AudioInfo
 from otus.config import EvaluationSettings, ForestSettings
 from otus.evaluation.tally import Judged, count_per_recording, matched_pairs, settle
+from otus.evaluation.thresholds import Chosen
 from otus.forest.features import feature_names, selection_features
 from otus.forest.fitting import FoldForest, choose_threshold, fit_fold, importances
 from otus.forest.store import save_forest
@@ -104,7 +105,7 @@ def filter_model(
     recordings: pd.DataFrame,
     annotations: pd.DataFrame,
     splits: pd.DataFrame,
-    operating_points: Mapping[int, Mapping[str, Any]],
+    operating_points: Chosen,
     *,
     targets: Sequence[str],
     settings: ForestSettings,
@@ -176,15 +177,18 @@ def _spans_of_folds(splits: pd.DataFrame, recordings: pd.DataFrame) -> dict[tupl
 
 def _candidates(
     selections: pd.DataFrame,
-    operating_points: Mapping[int, Mapping[str, Any]],
+    operating_points: Chosen,
     settings: ForestSettings,
     *,
     across: bool,
 ) -> pd.DataFrame:
-    """The selections that a forest may keep; `step` is where each lies between permissive (0) and chosen (1)."""
+    """The selections that a forest may keep; `step` is where each lies between permissive (0) and chosen (1).
+
+    A decoding with one threshold finds nothing below the chosen one, so all that it found are candidates.
+    """
     parts = [selections.iloc[:0].assign(step=0.0)]
     for (fold, label), rows in selections.groupby(["fold", "label"]):
-        chosen = logit(float(operating_points[int(fold)][label]["threshold"]))
+        chosen = logit(operating_points[int(fold)][label].threshold)
         val_hits = rows.loc[(rows["split"] == "val") & rows["hit"], "peak_score"].to_numpy(dtype=float)
         permissive = float(np.quantile(val_hits, 1 - settings.candidate_recall)) if len(val_hits) else chosen
         permissive = min(permissive, chosen)

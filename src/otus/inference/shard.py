@@ -10,18 +10,21 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors.torch import save
-from torch import nn
 
 from otus.audio import AudioInfo, inspect
+from otus.dense import FrameRange
 from otus.errors import DataError, StageError
-from otus.frontend import band_medians
+from otus.frontend import Frontend, band_medians
 from otus.inference.dense import frames_of_chunk, score_frames
 from otus.inference.parts import ShardParts
+from otus.inference.windowed import score_windows
+from otus.models import FrameNetwork, WindowEnsemble, learnt_state
 from otus.models.card import ModelCard
 from otus.provenance import code_digest
 from otus.scores import Logits, ScoreWriter
 from otus.stopping import StoppedError
 from otus.tables import table
+from otus.windows import WindowFrontend
 
 #: Failures of one recording, which must not stop the others.
 _ITEM_ERRORS = (DataError, OSError, FloatingPointError, RuntimeError)
@@ -39,7 +42,7 @@ def predict_shard(
     root: Path,
     chunks: pd.DataFrame,
     recordings: pd.DataFrame,
-    network: nn.Module,
+    network: FrameNetwork | WindowEnsemble,
     card: ModelCard,
     *,
     skip: Collection[str],
@@ -112,7 +115,7 @@ def _score_missing(
 
 def _digest(todo: pd.DataFrame, recordings: pd.DataFrame, job: "_Job", skip: Collection[str]) -> str:
     """Return a SHA-256 over all that the scores of a shard depend on."""
-    weights = save({name: value.detach().cpu().contiguous() for name, value in job.network.state_dict().items()})
+    weights = save({name: value.detach().cpu().contiguous() for name, value in learnt_state(job.network).items()})
     ids = set(todo["recording_id"])
     facts = (
         code_digest("inference", "models"),
@@ -129,17 +132,20 @@ def _digest(todo: pd.DataFrame, recordings: pd.DataFrame, job: "_Job", skip: Col
 class _Job:
     """The network and what it knows of the recording at hand."""
 
-    def __init__(self, root: Path, network: nn.Module, card: ModelCard, device: torch.device) -> None:
+    def __init__(
+        self, root: Path, network: FrameNetwork | WindowEnsemble, card: ModelCard, device: torch.device
+    ) -> None:
         self.root, self.network, self.card, self.device = root, network, card, device
         self._of: str = ""
         self._info = AudioInfo(0, 1, 1, "")
         self._medians = torch.zeros(0)
 
     def recording(self, path: str) -> tuple[AudioInfo, torch.Tensor]:
-        """Header and band medians of a recording; kept until the next one is asked for."""
+        """Header and band medians of a recording; kept until the next one is asked for. Windows need no medians."""
         if path != self._of:
             self._info = inspect(self.root / path)
-            self._medians = band_medians(self.root / path, self._info, self.card.frontend)
+            if isinstance(self.card.frontend, Frontend):
+                self._medians = band_medians(self.root / path, self._info, self.card.frontend)
             self._of = path
         return self._info, self._medians
 
@@ -169,16 +175,7 @@ def _score_chunk(job: _Job, path: str, chunk: Any) -> tuple[dict[str, Any], int,
         info, medians = job.recording(path)
         frames = frames_of_chunk(chunk.start_sample, chunk.end_sample, info, job.card.frontend)
         _check_context(chunk, info, job.card)
-        logits = score_frames(
-            job.network,
-            job.root / path,
-            info,
-            job.card.frontend,
-            medians,
-            frames,
-            context_frames=job.card.context_frames,
-            device=job.device,
-        )
+        logits = _logits(job, job.root / path, info, medians, frames)
     except _ITEM_ERRORS as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -191,8 +188,25 @@ def _score_chunk(job: _Job, path: str, chunk: Any) -> tuple[dict[str, Any], int,
     return seconds, frames.start, logits if len(frames) else None
 
 
+def _logits(job: _Job, path: Path, info: AudioInfo, medians: torch.Tensor, frames: FrameRange) -> Logits:
+    """The logits of a stretch of a recording, by the inference that the card names."""
+    network, frontend = job.network, job.card.frontend
+    if job.card.inference == "windowed":
+        assert isinstance(network, WindowEnsemble)
+        assert isinstance(frontend, WindowFrontend)
+        return score_windows(network, path, info, frontend, frames, n_classes=len(job.card.classes))
+    assert not isinstance(network, WindowEnsemble)
+    assert isinstance(frontend, Frontend)
+    return score_frames(network, path, info, frontend, medians, frames)
+
+
 def _check_context(chunk: Any, info: AudioInfo, card: ModelCard) -> None:
-    """The chunk must bring the context that the network sees, or its scores would depend on where it is cut."""
+    """The chunk must bring the context that the network sees, or its scores would depend on where it is cut.
+
+    Networks that score blocks or windows read them whole from the recording, wherever a chunk ends.
+    """
+    if card.inference != "dense":
+        return
     need_s = card.context_frames * card.frontend.hop_s
     short_left = chunk.context_left < min(chunk.start_sample, need_s * info.sample_rate)
     short_right = chunk.context_right < min(info.n_samples - chunk.end_sample, need_s * info.sample_rate)

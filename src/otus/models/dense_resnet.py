@@ -9,7 +9,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from otus.config import NetworkSettings
+from otus.config import DenseResnetSettings
+from otus.models.network import FrameNetwork
 
 
 class _FrequencyBlock(nn.Module):
@@ -52,10 +53,10 @@ class _TemporalBlock(nn.Module):
         return out
 
 
-class DenseResnet(nn.Module):
+class DenseResnet(FrameNetwork):
     """Frame logits from a spectrogram: (batch, bands, frames) to (batch, 2 * classes, frames)."""
 
-    def __init__(self, *, bands: int, n_classes: int, settings: NetworkSettings) -> None:
+    def __init__(self, *, bands: int, n_classes: int, settings: DenseResnetSettings) -> None:
         super().__init__()
         widths = [round(settings.channels * 1.5**i) for i in range(settings.frequency_blocks + 1)]
         self.stem = nn.Sequential(
@@ -75,8 +76,7 @@ class DenseResnet(nn.Module):
         self.logits = nn.Conv1d(settings.temporal_channels, 2 * n_classes, 1)
         assert self.logits.bias is not None
         nn.init.constant_(self.logits.bias, -2.0)  # calls are rare: start from a low probability
-        #: Frames on either side that an output frame depends on.
-        self.context_frames: int = 1 + 2 * settings.frequency_blocks + sum(settings.dilations)
+        self.context_frames = 1 + 2 * settings.frequency_blocks + sum(settings.dilations)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return activity logits of every class, then onset logits of every class."""

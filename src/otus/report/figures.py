@@ -31,8 +31,10 @@ from otus.report.leaderboard import POOLED, at_iou, deciding_iou, leaderboard
 MAX_CURVES = 8
 
 _INK = "#010203"  # replaced by the colour of the page's text, so that the figures can be read in dark mode too
-_FAINT = "#8a8f98"
-_COLOURS = ("#2b83c6", "#e07b00", "#12a06e", "#c9569c", "#a2702f", "#7a6fd0", "#cf4a3c", "#5b9aa0")
+
+#: Of what is not to catch the eye, and of models, labels and the like, in their order.
+FAINT = "#8a8f98"
+COLOURS = ("#2b83c6", "#e07b00", "#12a06e", "#c9569c", "#a2702f", "#7a6fd0", "#cf4a3c", "#5b9aa0")
 _MAX_POINTS = 500
 _COLOUR_LEVELS = 32  # few grey levels keep the PNG small and are all that the eye can tell apart
 _LEAST_RANGE_DB = 20.0
@@ -75,7 +77,7 @@ def precision_recall_svg(curves: pd.DataFrame, metrics: pd.DataFrame) -> str:
     models = list(dict.fromkeys(model for model, _ in lines))
     columns = min(2, len(labels))
     rows = -(-len(labels) // columns)
-    with _settings():
+    with house_style():
         legend_in = 0.25 * len(lines) + 0.25
         figure = Figure(figsize=(3.9 * columns + 0.3, 3.7 * rows + legend_in), layout="constrained")
         for i, label in enumerate(labels):
@@ -92,9 +94,9 @@ def precision_recall_svg(curves: pd.DataFrame, metrics: pd.DataFrame) -> str:
         handles = [
             Line2D([], [], label=f"{m}, {y}{marks.get(m, '')}", **_line_style(models.index(m), y)) for m, y in lines
         ]
-        handles.append(Line2D([], [], ls="", marker="o", color=_FAINT, mec=_INK, label="operating point chosen"))
+        handles.append(Line2D([], [], ls="", marker="o", color=FAINT, mec=_INK, label="operating point chosen"))
         figure.legend(handles=handles, loc="outside lower left", ncols=1 if columns == 1 else 2, frameon=False)
-        return _svg(figure, "curve-")
+        return as_svg(figure, "curve-")
 
 
 def counts_svg(per_recording: pd.DataFrame) -> str:
@@ -108,16 +110,16 @@ def counts_svg(per_recording: pd.DataFrame) -> str:
     counts = per_recording.groupby("recording_id")[["n_gt", "n_pred"]].sum()
     pairs = counts.value_counts().sort_index()
     x, y = pairs.index.get_level_values(0), pairs.index.get_level_values(1)
-    with _settings():
+    with house_style():
         figure = Figure(figsize=(4.2, 3.9), layout="constrained")
         axes = figure.add_subplot()
         top = max(1, int(counts.to_numpy().max())) * 1.08 + 0.5
-        axes.plot([0, top], [0, top], color=_FAINT, lw=0.8, ls="--", zorder=1)
-        axes.scatter(x, y, s=26 * np.sqrt(pairs.to_numpy()), color=_COLOURS[0], alpha=0.75, linewidths=0, zorder=2)
+        axes.plot([0, top], [0, top], color=FAINT, lw=0.8, ls="--", zorder=1)
+        axes.scatter(x, y, s=26 * np.sqrt(pairs.to_numpy()), color=COLOURS[0], alpha=0.75, linewidths=0, zorder=2)
         axes.set(xlim=(-0.5, top), ylim=(-0.5, top), xlabel="annotated calls", ylabel="selections", aspect="equal")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        return _svg(figure, "count-")
+        return as_svg(figure, "count-")
 
 
 def spectrogram_png(
@@ -148,7 +150,7 @@ def spectrogram_png(
     top = float(shown.max(initial=-200.0))
     floor = min(float(np.median(shown)) if shown.size else top, top - _LEAST_RANGE_DB)  # half of it is background
     end_s = start_s + len(samples) / sample_rate
-    with _settings():
+    with house_style():
         figure = Figure(figsize=(4.9, 2.3), facecolor="white")
         axes = figure.add_axes((0.105, 0.185, 0.785, 0.7))
         image = axes.imshow(
@@ -188,7 +190,7 @@ def wav_bytes(samples: NDArray[np.float32], sample_rate: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _settings() -> Iterator[None]:
+def house_style() -> Iterator[None]:
     """Draw from matplotlib's own defaults, whatever the user's matplotlibrc says, and put the settings back."""
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -217,14 +219,14 @@ def _pairs(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _line_style(model: int, layer: str) -> dict[str, Any]:
     """Colour tells the model, dashes the layer."""
-    return {"color": _COLOURS[model % len(_COLOURS)], "ls": "-" if "+" in layer else (0, (4, 1.5)), "lw": 1.6}
+    return {"color": COLOURS[model % len(COLOURS)], "ls": "-" if "+" in layer else (0, (4, 1.5)), "lw": 1.6}
 
 
 def _precision_recall_panel(axes: Axes, title: str) -> None:
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title, aspect="equal")
     for f1 in (0.2, 0.4, 0.6, 0.8, 0.9):
         recall = f1 / 2 + np.geomspace(f1 / (2 - f1) - f1 / 2, 1 - f1 / 2, 60)  # dense where the line is steep
-        axes.plot(recall, f1 * recall / (2 * recall - f1), color=_FAINT, lw=0.5, zorder=1)
+        axes.plot(recall, f1 * recall / (2 * recall - f1), color=FAINT, lw=0.5, zorder=1)
         axes.annotate(
             f"F1 {f1:g}",
             (1.02, f1 / (2 - f1)),
@@ -232,7 +234,7 @@ def _precision_recall_panel(axes: Axes, title: str) -> None:
             textcoords="offset points",
             va="center",
             fontsize=7,
-            color=_FAINT,
+            color=FAINT,
             annotation_clip=False,
         )
 
@@ -286,8 +288,8 @@ def _draw_marks(figure: Figure, axes: Axes, marks: Sequence[Mark]) -> None:
         )
 
 
-def _svg(figure: Figure, prefix: str) -> str:
-    """The figure as an <svg> element for an HTML page, its ids made unique by `prefix`."""
+def as_svg(figure: Figure, prefix: str) -> str:
+    """Return the figure as an <svg> element for an HTML page, its ids made unique by `prefix`."""
     out = io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     FigureCanvasSVG(figure).print_svg(out, metadata=nothing)  # type: ignore[no-untyped-call]

@@ -20,7 +20,10 @@ from otus.report.examples import Example, View, choose_examples, draw_example, m
 from otus.report.figures import MAX_CURVES, counts_svg, precision_recall_svg
 from otus.report.leaderboard import LEAKY, MICRO, POOLED, at_iou, deciding_iou, leaderboard
 from otus.report.leakage import leakage_sentences, leakage_table
+from otus.report.learning import History, best_epochs_in_words, model_svg
+from otus.report.reliability import reliability_svg, reliability_table
 from otus.report.results import Table, amount, cell
+from otus.report.spread import spreads
 
 _FIRST_ROWS = 50  # of quarantine and of failed chunks
 _FIRST_RECORDINGS = 200
@@ -50,7 +53,9 @@ _OUTCOMES = (
 @dataclass(frozen=True)
 class ReportContent:
     """Everything that the report is made from; the tables are those of otus.tables, all models one below the other
-    (`leakage`: all dataset variants). `noise` holds the noise.json of every dataset variant by its name.
+    (`leakage`: all dataset variants). `noise` holds the noise.json of every dataset variant by its name, `learning` the
+    trainings of every model, `model_cards` the path of each model's card from the report; `by` is split.by of the
+    config.
 
     `date` is printed as it is given. `window_s`, `low_hz` and `high_hz` set the spectrograms of the examples
     (None = 512 samples, 0 Hz, half the sample rate).
@@ -69,9 +74,13 @@ class ReportContent:
     metrics_per_recording: pd.DataFrame
     curves: pd.DataFrame
     matches: pd.DataFrame
+    reliability: pd.DataFrame
     items: pd.DataFrame
     leakage: pd.DataFrame
     noise: Mapping[str, Mapping[str, Any]]
+    by: str = "group"
+    learning: Mapping[str, Sequence[History]] = field(default_factory=dict)
+    model_cards: Mapping[str, str] = field(default_factory=dict)
     settings: ReportSettings = field(default_factory=ReportSettings)
     window_s: float | None = None
     low_hz: float | None = None
@@ -79,9 +88,9 @@ class ReportContent:
 
 
 def write_report(path: str | Path, content: ReportContent) -> None:
-    """Write the report to `path`, atomically: HTML without scripts and without any reference to another file.
+    """Write the report to `path`, atomically: HTML without scripts that shows nothing of another file.
 
-    The same content gives the same bytes.
+    It names the model cards, which a click opens. The same content gives the same bytes.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -97,6 +106,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
     per_recording = _per_recording(content, best)
     curves = precision_recall_svg(content.curves, content.metrics)
     models = len(board[["model", "layer"]].drop_duplicates())
+    names = list(dict.fromkeys(board["model"]))
     return {
         "corpus": content.corpus,
         "facts": [
@@ -105,7 +115,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
             ("Seed", str(content.seed)),
             ("Config", content.config_digest),
         ],
-        "headline": results.headline(best, content.metrics) if best is not None else None,
+        "headline": results.headline(best, content.metrics, content.by) if best is not None else None,
         "best": f"{results.model_name(best)}, {best['layer']}" if best is not None else None,
         "iou": f"{deciding_iou(content.metrics) or 0.0:g}",
         "notes": results.notes(board),
@@ -113,10 +123,21 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "leaky": LEAKY if board["leaky"].any() else None,
         "timing": results.timing_table(board),
         "forest": results.forest_table(board),
+        "by": content.by,
+        "across": "folds" if content.by == "group" else f"{content.by}s",
+        "spreads": spreads(content.metrics, board, content.by),
         "folds": results.fold_tables(content.metrics, board),
         "thresholds": results.threshold_tables(content.metrics, board),
+        "reliability": reliability_table(content.reliability, names),
+        "reliability_figure": Markup(reliability_svg(content.reliability, names)),
         "curves": Markup(curves),  # drawn by matplotlib, which escapes the names in it
         "curves_left_out": max(0, models - MAX_CURVES),
+        "model_cards": content.model_cards,
+        "learning": [
+            (model, Markup(model_svg(own, f"learning{number}-")), best_epochs_in_words(own))
+            for number, (model, own) in enumerate(content.learning.items())
+            if any(one.records for one in own)
+        ],
         "counts": Markup(counts_svg(per_recording)),
         "per_recording": _recordings_table(content, per_recording),
         "examples": _examples(content, best),

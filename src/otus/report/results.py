@@ -9,7 +9,7 @@ import pandas as pd
 
 from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, noted_rows, number, with_interval
 
-_NONE = "–"
+DASH = "–"
 
 Row = Mapping[Any, Any]
 
@@ -34,7 +34,7 @@ def cell(value: Any, digits: int = 2) -> str:
     """Return `value` as text: names as they are, numbers with `digits` decimals, a dash for what is missing."""
     if isinstance(value, str):
         return value
-    return number(value, digits, _NONE)
+    return number(value, digits, DASH)
 
 
 def amount(n: Any, noun: str) -> str:
@@ -57,9 +57,12 @@ def best_row(board: pd.DataFrame) -> dict[str, Any] | None:
     return {str(key): value for key, value in rows[0].items()} if rows else None
 
 
-def headline(row: Row, metrics: pd.DataFrame) -> dict[str, str]:
-    """Return the result in words: `figure`, `scope` (what it was measured on) and `detail` (what that means)."""
-    figure: str = "F1 could not be computed" if pd.isna(row["f1"]) else f"F1 {with_interval(row, 'f1', _NONE)}"
+def headline(row: Row, metrics: pd.DataFrame, by: str) -> dict[str, str]:
+    """Return the result in words: `figure`, `scope` (what it was measured on) and `detail` (what that means).
+
+    `by` is what a fold tests everything of, such as `site`; or `group` for a share of the groups.
+    """
+    figure: str = "F1 could not be computed" if pd.isna(row["f1"]) else f"F1 {with_interval(row, 'f1', DASH)}"
     calls = "annotated call" if row["label"] == MICRO else f"annotated {row['label']} call"
     labels = metrics.loc[metrics["label"].ne(MICRO), "label"].nunique()
     of_labels = f" of {labels} labels" if row["label"] == MICRO else ""
@@ -72,13 +75,14 @@ def headline(row: Row, metrics: pd.DataFrame) -> dict[str, str]:
     )
     folds = metrics.loc[metrics["split"].eq("test") & metrics["fold"].ne(POOLED), "fold"].nunique()
     held_out = "clips" if row["leaky"] else "groups"
-    how = f"cross-validated over {folds} folds" if folds > 1 else f"tested on {held_out} that were held out"
+    one_each = "" if by == "group" else f" that test one {by} each"
+    how = f"cross-validated over {folds} folds{one_each}" if folds > 1 else f"tested on {held_out} that were held out"
     layer = "the network and the forest behind it" if "+" in str(row["layer"]) else "the network alone"
-    found = f"found {cell(row['tp'], 0)} of {cell(row['n_gt'], 0)} calls (recall {with_interval(row, 'recall', _NONE)})"
+    found = f"found {cell(row['tp'], 0)} of {cell(row['n_gt'], 0)} calls (recall {with_interval(row, 'recall', DASH)})"
     detail = (
         f"Model {model_name(row)} ({row['layer']}: {layer}), {how}, {found}. "
         f"Of its {amount(row['n_pred'], 'selection')}, {cell(row['fp'], 0)} matched no annotation "
-        f"(precision {with_interval(row, 'precision', _NONE)}): "
+        f"(precision {with_interval(row, 'precision', DASH)}): "
         f"{cell(row['false_alarms_per_hour'], 1)} false alarms per hour."
     )
     return {"figure": figure, "scope": scope, "detail": detail}
@@ -93,7 +97,7 @@ def board_table(board: pd.DataFrame) -> Table | None:
     """Return the leader board, the best row strong; None if it is empty."""
     body = [
         [
-            *(with_interval(row, name, _NONE) for name in ("f1", "precision", "recall")),
+            *(with_interval(row, name, DASH) for name in ("f1", "precision", "recall")),
             *(cell(row[name], 0) for name in ("tp", "fp", "fn")),
             cell(row["false_alarms_per_hour"], 1),
         ]
@@ -140,9 +144,9 @@ def forest_table(board: pd.DataFrame) -> Table | None:
     body = []
     for model, label in dict.fromkeys((model, label) for model, label, _ in rows):
         pair = [rows.get((model, label, layer)) for layer in ("cnn", "cnn+rf")]
-        f1 = [with_interval(row, "f1", _NONE) if row else _NONE for row in pair]
+        f1 = [with_interval(row, "f1", DASH) if row else DASH for row in pair]
         counts = [
-            cell(row[name], 0) if row else _NONE for name in ("tp", "fp") for row in pair
+            cell(row[name], 0) if row else DASH for name in ("tp", "fp") for row in pair
         ]  # hits before and after, false alarms before and after
         named = next(row for row in pair if row)
         body.append([model_name(named), cell(label), *f1, *counts])
@@ -155,18 +159,18 @@ def fold_tables(metrics: pd.DataFrame, board: pd.DataFrame) -> list[Table]:
     chosen = at_iou(metrics, "iou", deciding_iou(metrics))
     chosen = chosen[chosen["selected"].eq(True)]
     tables = []
-    for row in _best_first(board):
-        rows = _of(chosen, row)
+    for row in best_first(board):
+        rows = rows_of(chosen, row)
         tested = rows["split"].eq("test")
         splits = {
             name: {fold["fold"]: fold for fold in rows[which].to_dict("records")}
             for name, which in (("val", rows["split"].eq("val")), ("test", tested))
         }
-        folds = sorted(dict.fromkeys(rows["fold"]), key=_fold_order)
+        folds = sorted(dict.fromkeys(rows["fold"]), key=fold_order)
         body = [_fold_cells(fold, splits["val"].get(fold), splits["test"].get(fold)) for fold in folds]
         columns = ["Fold", "Operating point", "Threshold", "F1, validation", "Calls", "F1, test", "Calls", "Difference"]
         strong = frozenset(i for i, fold in enumerate(folds) if fold == POOLED)
-        tables.append(Table(columns, body, text_columns=2, strong=strong, title=_title(row)))
+        tables.append(Table(columns, body, text_columns=2, strong=strong, title=title(row)))
     return tables
 
 
@@ -175,43 +179,46 @@ def threshold_tables(metrics: pd.DataFrame, board: pd.DataFrame) -> list[Table]:
     fixed = at_iou(metrics, "iou", deciding_iou(metrics))
     fixed = fixed[fixed["selected"].eq(False) & fixed["fold"].eq(POOLED) & fixed["split"].eq("test")]
     tables = []
-    for row in _best_first(board):
-        rows = _of(fixed, row).sort_values("threshold", kind="stable").to_dict("records")
+    for row in best_first(board):
+        rows = rows_of(fixed, row).sort_values("threshold", kind="stable").to_dict("records")
         body = [
             [
-                f"{one['threshold']:g}" if not pd.isna(one["threshold"]) else _NONE,
+                f"{one['threshold']:g}" if not pd.isna(one["threshold"]) else DASH,
                 *(cell(one[name], 0) for name in ("n_pred", "tp", "fp", "fn")),
                 cell(one["precision"]),
                 cell(one["recall"]),
-                with_interval(one, "f1", _NONE),
+                with_interval(one, "f1", DASH),
                 cell(one["false_alarms_per_hour"], 1),
             ]
             for one in rows
         ]
         columns = ["Threshold", "Selections", "Hits", "False alarms", "Misses", "Precision", "Recall", "F1"]
         if body:
-            tables.append(Table([*columns, "False alarms/h"], body, text_columns=0, title=_title(row)))
+            tables.append(Table([*columns, "False alarms/h"], body, text_columns=0, title=title(row)))
     return tables
 
 
-def _best_first(board: pd.DataFrame) -> list[Row]:
+def best_first(board: pd.DataFrame) -> list[Row]:
+    """Return the rows of the leader board in their order, but the best one first."""
     best = best_row(board)
     key = ("model", "layer", "label")
     rows: list[Row] = list(board.to_dict("records"))
     return sorted(rows, key=lambda row: best is None or any(row[name] != best[name] for name in key))
 
 
-def _of(metrics: pd.DataFrame, row: Row) -> pd.DataFrame:
+def rows_of(metrics: pd.DataFrame, row: Row) -> pd.DataFrame:
+    """Return the rows of `metrics` of the model, layer and label of `row`."""
     same = [metrics[name].eq(row[name]) for name in ("model", "layer", "label")]
     return metrics[same[0] & same[1] & same[2]]
 
 
-def _title(row: Row) -> str:
+def title(row: Row) -> str:
+    """Return model, layer and label of a row in words."""
     return f"{model_name(row)}, {row['layer']}, {'all labels (micro)' if row['label'] == MICRO else row['label']}"
 
 
-def _fold_order(fold: str) -> tuple[bool, int, str]:
-    """Folds by number, the pooled row last."""
+def fold_order(fold: str) -> tuple[bool, int, str]:
+    """Return the key that sorts folds by number, the pooled row last."""
     return fold == POOLED, int(fold) if fold.isdigit() else 0, fold
 
 
@@ -222,11 +229,11 @@ def _fold_cells(fold: str, val: Row | None, test: Row | None) -> list[str]:
     sides = [
         text
         for row in (val, test)
-        for text in ((with_interval(row, "f1", _NONE), cell(row["n_gt"], 0)) if row is not None else (_NONE, _NONE))
+        for text in ((with_interval(row, "f1", DASH), cell(row["n_gt"], 0)) if row is not None else (DASH, DASH))
     ]
-    signed = _NONE if pd.isna(difference) else f"{difference:+.2f}".replace("-", "−")
-    return [fold, cell(point), f"{threshold:g}" if not pd.isna(threshold) else _NONE, *sides, signed]
+    signed = DASH if pd.isna(difference) else f"{difference:+.2f}".replace("-", "−")
+    return [fold, cell(point), f"{threshold:g}" if not pd.isna(threshold) else DASH, *sides, signed]
 
 
 def _milliseconds(seconds: Any) -> str:
-    return _NONE if pd.isna(seconds) else f"{float(seconds) * 1000:.0f}".replace("-", "−")
+    return DASH if pd.isna(seconds) else f"{float(seconds) * 1000:.0f}".replace("-", "−")

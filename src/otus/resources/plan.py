@@ -33,6 +33,7 @@ STAGES = {
     "evaluate_model": "evaluate",
     "filter_selections": "forest",
     "merge_metrics": "merge",
+    "write_model_card": "report",
     "write_report": "report",
 }
 
@@ -40,7 +41,7 @@ STAGES = {
 _ASSUMED_WAIT_S = 90.0
 
 #: Rules whose jobs the driver runs itself; as in rules/driver.smk.
-LOCAL_RULES = frozenset({"make_chunks", "merge_metrics", "write_inventory_page", "write_report"})
+LOCAL_RULES = frozenset({"make_chunks", "merge_metrics", "write_inventory_page", "write_model_card", "write_report"})
 
 _HEADER = "output_file\tdate\trule\tlog-file(s)\tstatus\tplan"
 

@@ -7,28 +7,23 @@ is measured by benchmarks/resources.py.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-from otus.config import Config, DatasetSettings, NetworkSettings, TrainingSettings
+from otus.config import Config, DecodingSettings, TrainingSettings
 from otus.resources.corpus_size import CorpusSize, corpus_size
+from otus.resources.job_facts import HOUR_FRAMES, PROFILE_FRAMES, REFERENCE, JobFacts
+from otus.resources.networks import NetworkCost
 
-#: The unit of networks: an hour of audio at this frame hop, scored once by the default network.
-_HOP_S = 0.01
-_HOUR_FRAMES = 3600 / _HOP_S
+#: In scored frames (benchmarks/resources.py --parts): a frame trained on, one decoding of a frame.
+_TRAINED, _DECODED = 1.8, 0.0013
 
-#: What else costs time, in scored frames (benchmarks/resources.py --parts): a frame trained on; the spectrum of a
-#: frame and of a sample; one decoding of a frame.
-_TRAINED = 1.8
-_FRAME_SPECTRUM, _SAMPLE_SPECTRUM = 0.3, 0.0008
-_DECODED = 0.0013
+#: Bytes on disk: scores of a frame and class (otus.scores), a row of another table.
+_SCORE_BYTES, _TABLE_ROW_BYTES = 6, 100
 
-#: Bytes on disk: scores of a frame and class (otus.scores), a row of another table; weights of the default network.
-_SCORE_BYTES, _TABLE_ROW_BYTES, _WEIGHTS_MB = 6, 100, 0.55
-
-#: Time grows with this power of the multiplications of a network, and these are the activations of the default one.
-_SUBLINEAR = 0.7
-_ACTIVATION_MB = 150.0
+#: Bytes of a weight or value; how often a network's values are held while it scores, and while it learns; how often
+#: its weights are while it learns (network, average, best, gradient, two of the optimiser), and are in the state to
+#: resume from besides the model.
+_FLOAT_BYTES, _HELD_SCORING, _HELD_LEARNING, _WEIGHTS_LEARNING, _WEIGHTS_SAVED = 4, 1.4, 3.0, 6, 5
 
 #: Cuts in an epoch of a small corpus, samples whose spectra are computed at once; as in otus.training.cuts, which is
 #: too heavy to import here.
@@ -38,9 +33,6 @@ _FEWEST_CUTS, _BLOCK_SAMPLES = 160, 2**22
 #: count of a recording, a candidate selection, a row of the inventory, a frame whose scores are read, a logit.
 _SAMPLE_BYTES, _CLIP_BYTES, _COUNT_BYTES, _SELECTION_BYTES, _ROW_BYTES = 30, 800, 700, 3000, 3000
 _READ_FRAME_BYTES, _LOGIT_BYTES = 45, 4
-
-#: Frames that a band median is taken from, and whose spectra are held at once; as in otus.frontend.
-_PROFILE_FRAMES = 12_000
 
 #: Candidate selections per call, and forests fitted per fold and label (five inner folds, and the one that is kept).
 _CANDIDATES, _FORESTS = 2.0, 6
@@ -70,113 +62,32 @@ WORK_UNITS = {
     "write_inventory_page": "thousand recordings and annotations",
     "build_soundscapes": "hours of audio made",
     "make_chunks": "hours of audio divided",
-    "train_model": "hours of audio at a 10 ms hop through the default network",
-    "predict_shard": "hours of audio at a 10 ms hop through the default network",
+    "train_model": "hours of audio at a 10 ms hop through a dense_resnet of default size",
+    "predict_shard": "hours of audio at a 10 ms hop through a dense_resnet of default size",
     "evaluate_model": "hours of audio at a 10 ms hop through one decoding",
     "filter_selections": "forests of 300 trees fitted on 1000 selections",
     "merge_metrics": "thousand counts (one recording at one threshold)",
+    "write_model_card": "thousand counts (one recording at one threshold)",
     "write_report": "thousand counts (one recording at one threshold)",
 }
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Everything that a load depends on; `training` and `dataset` are those of the model at hand."""
-
-    config: Config
-    size: CorpusSize
-    training: TrainingSettings
-    dataset: DatasetSettings
-
-    @property
-    def folds(self) -> int:
-        return self.config.split.folds or 1
-
-    @property
-    def classes(self) -> int:
-        return len(self.config.corpus.targets)
-
-    @property
-    def val_share(self) -> float:
-        """Share of the recordings that a fold validates on; with folds another fold's part, see otus.datasets."""
-        split = self.config.split
-        return 1 / split.folds if split.folds else (1 - split.test_fraction) * split.val_fraction
-
-    @property
-    def test_share(self) -> float:
-        """Share of the recordings that a fold tests on."""
-        split = self.config.split
-        return 1 / split.folds if split.folds else split.test_fraction
-
-    @property
-    def hop_s(self) -> float:
-        """The frame hop: as set, else a sixth of a short call as otus.frontend chooses it, else 10 ms."""
-        if self.training.frontend.hop_s:
-            return self.training.frontend.hop_s
-        if self.size.short_call_s and math.isfinite(self.size.short_call_s):
-            return min(max(self.size.short_call_s / 6, 0.001), 0.02)
-        return _HOP_S
-
-    def frames(self, hours: float) -> float:
-        return hours * 3600 / self.hop_s
-
-    def with_profiles(self, hours: float) -> float:
-        """So many hours of recordings, and again what their band medians are computed from."""
-        recordings = self.size.recordings * hours / self.size.hours if self.size.hours else 0.0
-        return hours + min(hours, recordings * _PROFILE_FRAMES * self.hop_s / 3600)
-
-    def spectra(self, hours: float) -> float:
-        """The work of computing the network's input of so many hours."""
-        samples = hours * 3600 * self.size.sample_rate
-        return (self.frames(hours) * _FRAME_SPECTRUM + samples * _SAMPLE_SPECTRUM) / _HOUR_FRAMES
-
-    def network(self, frames: float) -> float:
-        """The work of scoring so many frames with one network."""
-        shape = self.training.network, self.training.frontend.bands
-        default = NetworkSettings(), 64
-        return frames / _HOUR_FRAMES * math.pow(_multiplications(*shape) / _multiplications(*default), _SUBLINEAR)
-
-    @property
-    def clips(self) -> float:
-        """Clips of all folds: target calls, labelled confusers, mined noise."""
-        return self.folds * (self.size.rows + self.dataset.noise_share * self.size.calls)
-
-    def counts(self) -> float:
-        """Rows of the counts of one model: recordings of all folds at all thresholds, of both layers."""
-        labels = self.classes + (self.classes > 1)
-        points = len(self.config.evaluation.iou) * (1 + len(self.config.evaluation.thresholds))
-        judged = self.size.recordings * (self.folds * (self.val_share + self.test_share) + 1)
-        return 2 * labels * points * judged
-
-
-def _multiplications(network: NetworkSettings, bands: int) -> int:
-    """Multiplications per frame; see otus.models.dense_resnet."""
-    widths = [round(network.channels * 1.5**i) for i in range(network.frequency_blocks + 1)]
-    rows = -(-bands // 2)
-    total = 15 * widths[0] * rows
-    for narrow, wide in pairwise(widths):
-        rows = -(-rows // 2)
-        total += rows * (10 * narrow * wide + 9 * wide**2)
-    width = network.temporal_channels
-    return total + rows * widths[-1] * width + 4 * len(network.dilations) * width**2
-
-
-def _make_demo_corpus(job: _Job) -> Load:
+def _make_demo_corpus(job: JobFacts) -> Load:
     demo = job.config.corpus.demo
     return Load(demo.recordings * demo.duration_s / 3600, 0.0, demo.duration_s * 4) if demo else Load(0.0, 0.0, 0.0)
 
 
-def _take_inventory(job: _Job) -> Load:
+def _take_inventory(job: JobFacts) -> Load:
     rows = job.size.recordings + job.size.rows
     return Load(job.size.hours, job.size.hours, rows * _ROW_BYTES / _MB)
 
 
-def _make_dataset(job: _Job) -> Load:
+def _make_dataset(job: JobFacts) -> Load:
     rows = job.size.recordings + job.size.rows
     return Load(job.clips / 1000, 0.0, (job.clips * _CLIP_BYTES + rows * _ROW_BYTES) / _MB)
 
 
-def _describe_dataset(job: _Job) -> Load:
+def _describe_dataset(job: JobFacts) -> Load:
     """Lists and tables of all clips; what is drawn or cut out is read clip by clip."""
     files, rows = job.config.clip_files, job.size.recordings + job.size.rows
     made = job.clips / job.folds * ((files.spectrograms is not None) + files.audio)
@@ -187,74 +98,86 @@ def _describe_dataset(job: _Job) -> Load:
     )
 
 
-def _write_inventory_page(job: _Job) -> Load:
+def _write_inventory_page(job: JobFacts) -> Load:
     rows = job.size.recordings + job.size.rows
     return Load(rows / 1000, 0.0, rows * _ROW_BYTES / _MB)
 
 
-def _build_soundscapes(job: _Job) -> Load:
+def _build_soundscapes(job: JobFacts) -> Load:
     """Held are the clips of a part and a block of audio, whatever the length."""
     made = job.config.corpus.soundscapes
     return Load(job.size.hours, 0.0, 0.0) if made else Load(0.0, 0.0, 0.0)
 
 
-def _make_chunks(job: _Job) -> Load:
+def _make_chunks(job: JobFacts) -> Load:
     chunks = job.size.recordings + job.size.labelled_hours * 3600 / job.config.chunking.chunk_s
     return Load(job.size.labelled_hours, 0.0, chunks * _ROW_BYTES / _MB)
 
 
-def _train_model(job: _Job) -> Load:
-    """Cuts and, after every epoch, the validation recordings; what does not fit into the cache is read every time."""
+def _train_model(job: JobFacts) -> Load:
+    """Cuts and, after an epoch, the validation recordings; what does not fit into the cache is read every time."""
     settings, size = job.training, job.size
     val_h = size.labelled_hours * job.val_share
     train_h = max(0.0, size.labelled_hours * (1 - job.val_share - job.test_share))
-    calls = size.calls * (1 - job.val_share - job.test_share)
-    cuts = settings.cuts_per_epoch or max(_FEWEST_CUTS, math.ceil(calls / max(settings.target_share, 0.1)))
-    trained = settings.members * settings.epochs * cuts * settings.cut_frames
-    validated = settings.members * settings.epochs * job.frames(val_h)
+    cuts, judged = _learnt_from(job)
+    more = settings.beats.unfreeze_epochs if settings.beats and settings.beats.unfreeze_blocks else 0
+    epochs = settings.n_epochs(math.ceil(cuts / settings.batch_size)) + more
+    trained = settings.members * epochs * cuts * job.cut_frames
+    validations = math.ceil(epochs / settings.validate_every) + 1  # at last all members together
+    validated = settings.members * validations * judged
     frame_mb = 2 * settings.frontend.bands / _MB
     train_mb, val_mb = job.frames(train_h) * frame_mb, job.frames(val_h) * frame_mb
     train_room, val_room = settings.cache_mb * 3 / 4, settings.cache_mb / 4  # as in otus.training.stage
     again = trained * _beyond(train_mb, train_room) + validated * _beyond(val_mb, val_room)
     read_h = job.with_profiles(train_h + val_h) + again * job.hop_s / 3600
-    decodings = validated * job.classes * _grid(job.config) * _DECODED
+    decodings = validated * job.classes * _grid(DecodingSettings()) * _DECODED
     block = min(3600 * size.longest_h * size.sample_rate, _BLOCK_SAMPLES)  # what is kept is computed block by block
     return Load(
-        work=job.network(trained * _TRAINED + validated) + job.spectra(read_h) + decodings / _HOUR_FRAMES,
+        work=job.network(trained * _TRAINED + validated) + job.spectra(read_h) + decodings / HOUR_FRAMES,
         read_h=read_h,
         data_mb=min(train_mb, train_room)
         + min(val_mb, val_room)
         + max(_profile_mb(job), block * _SAMPLE_BYTES / _MB)
+        + _learning_mb(job)
         + job.frames(val_h) * 2 * job.classes * _LOGIT_BYTES / _MB
         + job.clips * _CLIP_BYTES / _MB,
     )
 
 
-def _predict_shard(job: _Job) -> Load:
+def _learnt_from(job: JobFacts) -> tuple[float, float]:
+    """Cuts in an epoch and frames of a validation; of a resnet18 windows, one of each clip."""
+    train_share = max(0.0, 1 - job.val_share - job.test_share)
+    if job.training.architecture == "resnet18":
+        return job.clips / job.folds * train_share, job.clips / job.folds * job.val_share
+    cuts = math.ceil(job.size.calls * train_share / max(job.training.target_share, 0.1))
+    return job.training.cuts_per_epoch or max(_FEWEST_CUTS, cuts), job.frames(job.size.labelled_hours * job.val_share)
+
+
+def _predict_shard(job: JobFacts) -> Load:
     """The val and test recordings of a fold; those that its network was trained on are skipped."""
     scored_h = job.size.labelled_hours * (job.val_share + job.test_share) / job.config.chunking.shards
     read_h = job.with_profiles(scored_h)
     return Load(
         work=job.network(job.training.members * job.frames(scored_h)) + job.spectra(read_h),
         read_h=read_h,
-        data_mb=_profile_mb(job) + _ACTIVATION_MB * job.network(_HOUR_FRAMES),
+        data_mb=_profile_mb(job) + _scoring_mb(job),
     )
 
 
-def _evaluate_model(job: _Job) -> Load:
+def _evaluate_model(job: JobFacts) -> Load:
     """The point of a fold is chosen on the val recordings of all folds; every fold decodes its own once more."""
     hours, folds = job.size.labelled_hours, job.folds
     scored_h = hours * (job.val_share + job.test_share)
-    frames = job.frames(folds**2 * hours * job.val_share * _grid(job.config) + 2 * folds * scored_h)
+    frames = job.frames(folds**2 * hours * job.val_share * _grid(job.decoding) + 2 * folds * scored_h)
     read = _READ_FRAME_BYTES * (1 + job.classes) + folds * 2 * job.classes * _LOGIT_BYTES
     return Load(
-        work=job.classes * frames / _HOUR_FRAMES,
+        work=job.classes * frames / HOUR_FRAMES,
         read_h=0.0,
         data_mb=(job.frames(scored_h) * read + folds * _CANDIDATES * job.size.calls * _SELECTION_BYTES) / _MB,
     )
 
 
-def _filter_selections(job: _Job) -> Load:
+def _filter_selections(job: JobFacts) -> Load:
     candidates = _CANDIDATES * job.size.calls
     forests = _FORESTS * job.folds * job.classes * job.config.forest.trees / 300
     return Load(
@@ -264,12 +187,12 @@ def _filter_selections(job: _Job) -> Load:
     )
 
 
-def _merge_metrics(job: _Job) -> Load:
+def _merge_metrics(job: JobFacts) -> Load:
     counts = job.counts() * len(job.config.datasets) * len(job.config.training)
     return Load(counts / 1000, 0.0, counts * _COUNT_BYTES / _MB)
 
 
-def _disk_mb(rule: str, job: _Job) -> float:
+def _disk_mb(rule: str, job: JobFacts) -> float:
     """What the outputs of a job take on disk, at most."""
     if rule == "make_demo_corpus" and job.config.corpus.demo is not None:
         return job.size.hours * 3600 * 2 * job.size.sample_rate / _MB
@@ -278,7 +201,7 @@ def _disk_mb(rule: str, job: _Job) -> float:
     if rule == "describe_dataset" and (job.config.clip_files.audio or job.config.clip_files.spectrograms):
         return job.clips / job.folds * 2 * job.size.sample_rate / _MB
     if rule == "train_model":  # weights, and while it lasts the state to resume from
-        return job.training.members * job.network(_HOUR_FRAMES) * _WEIGHTS_MB * 7
+        return (job.training.members + _WEIGHTS_SAVED) * job.cost.learnt * _FLOAT_BYTES / _MB
     if rule == "predict_shard":
         hours = job.size.labelled_hours * (job.val_share + job.test_share) / job.config.chunking.shards
         return job.frames(hours) * job.classes * _SCORE_BYTES / _MB
@@ -293,7 +216,7 @@ def _disk_mb(rule: str, job: _Job) -> float:
     return rows.get(rule, 0.0) * _TABLE_ROW_BYTES / _MB
 
 
-_LOADS: dict[str, Callable[[_Job], Load]] = {
+_LOADS: dict[str, Callable[[JobFacts], Load]] = {
     "make_demo_corpus": _make_demo_corpus,
     "take_inventory": _take_inventory,
     "build_soundscapes": _build_soundscapes,
@@ -306,6 +229,7 @@ _LOADS: dict[str, Callable[[_Job], Load]] = {
     "evaluate_model": _evaluate_model,
     "filter_selections": _filter_selections,
     "merge_metrics": _merge_metrics,
+    "write_model_card": _merge_metrics,
     "write_report": _merge_metrics,
 }
 
@@ -314,8 +238,7 @@ _LOADS: dict[str, Callable[[_Job], Load]] = {
 _THREADS = {"build_soundscapes": 2, "take_inventory": 2, "describe_dataset": 2}
 
 
-def _grid(config: Config) -> int:
-    decoding = config.evaluation.decoding
+def _grid(decoding: DecodingSettings) -> int:
     return len(decoding.off_thresholds) * len(decoding.onset_thresholds) * len(decoding.gaps)
 
 
@@ -324,9 +247,29 @@ def _beyond(needed_mb: float, room_mb: float) -> float:
     return max(0.0, 1 - room_mb / needed_mb) if needed_mb > 0 else 0.0
 
 
-def _profile_mb(job: _Job) -> float:
+def _scoring_mb(job: JobFacts) -> float:
+    """Weights of all networks, and the values of what one scores at once."""
+    cost = job.cost
+    at_once = (cost.block + 2 * cost.context) * _HELD_SCORING * cost.values
+    return (job.training.members * cost.weights + at_once) * _FLOAT_BYTES / _MB
+
+
+def _learning_mb(job: JobFacts) -> float:
+    """What a network that learns takes more than the reference at the usual batch, which is in the fixed part."""
+    usual = TrainingSettings()
+    values = job.training.batch_size * job.cut_frames, usual.batch_size * usual.cut_frames
+    own, fixed = (_learning_bytes(cost, n) for cost, n in zip((job.cost, REFERENCE), values, strict=True))
+    return max(0.0, own - fixed) / _MB
+
+
+def _learning_bytes(cost: NetworkCost, frames: float) -> float:
+    """The network with what is kept of a batch, and all copies of the weights that it learns."""
+    return (cost.weights + _WEIGHTS_LEARNING * cost.learnt + _HELD_LEARNING * cost.values * frames) * _FLOAT_BYTES
+
+
+def _profile_mb(job: JobFacts) -> float:
     """What is held while the band medians of a recording are computed."""
-    seconds = min(_PROFILE_FRAMES * job.hop_s, job.size.longest_h * 3600)
+    seconds = min(PROFILE_FRAMES * job.hop_s, job.size.longest_h * 3600)
     return seconds * job.size.sample_rate * _SAMPLE_BYTES / _MB
 
 
@@ -367,11 +310,14 @@ class Workload:
         """Return what the outputs of a job take on disk, at most."""
         return _disk_mb(rule, self._job(wildcards))
 
-    def _job(self, wildcards: Mapping[str, str]) -> _Job:
+    def _job(self, wildcards: Mapping[str, str]) -> JobFacts:
         """The job's model; the first one of the config for a job that is of none."""
         dataset = wildcards.get("dataset") or next(iter(self.config.datasets))
         training = wildcards.get("training") or next(iter(self.config.training))
-        return _Job(self.config, self.size(), self.config.training[training], self.config.datasets[dataset])
+        evaluation = self.config.evaluation
+        decoding = evaluation.decoding_of.get(training, evaluation.decoding)
+        settings = self.config.training[training], decoding, self.config.datasets[dataset]
+        return JobFacts(self.config, self.size(), *settings)
 
     def names(self) -> set[str]:
         """Return the names of all dataset variants and models."""

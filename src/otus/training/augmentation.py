@@ -1,71 +1,143 @@
-"""Augmentation of training cuts, batched, on the device, in units of log power relative to the band medians."""
+"""Augmentation of training cuts, batched, on the device: which kinds there are, in which order, and what is drawn.
+
+What the kinds do is in `augment_geometry` (time and frequency) and `augment_power` (mixing and levels).
+"""
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from otus.config import AugmentationSettings
-from otus.frontend import INPUT_RANGE
+from otus.frontend import FBANK_SILENCE, FBANK_SPREAD, INPUT_RANGE, Frontend
+from otus.training.augment_geometry import masked, rotated, scaled_in_pitch, shifted_in_bands, stretched_in_time
+from otus.training.augment_power import averaged, mixed, noisy, tilted
 from otus.training.cuts import Batch
-
-_NEPERS_PER_DB = math.log(10.0) / 10.0
 
 #: Largest width of a mask: share of the cut's frames, and of the bands.
 _MASK_SHARE = 0.06
 
 
-def augment(batch: Batch, settings: AugmentationSettings, generator: torch.Generator) -> Batch:
-    """Return the batch with mixing, level, slope and masks applied, drawn from `generator` (on the CPU)."""
-    mixed = _mix(batch, settings, generator)
-    x = _shift(mixed.features, settings.shift_bands, generator)
-    x = _level_and_slope(x, settings, generator)
-    x = _mask(x, settings.masks, generator)
-    return Batch(x.clamp(*INPUT_RANGE), mixed.activity, mixed.onset, mixed.valid)
+@dataclass(frozen=True)
+class Domain:
+    """What the numbers of a network's input mean.
+
+    A step of one is a step of `nepers_per_unit` in ln power. Values lie in [`low`, `high`]; `outside` is what the
+    network sees where nothing is. `centres_hz` are the centre frequencies of the bands. `relative`: power is in units
+    of the recording's own band medians, so that steady noise is always at 0, however loud it is.
+    """
+
+    nepers_per_unit: float
+    low: float
+    high: float
+    outside: float
+    centres_hz: tuple[float, ...]
+    relative: bool
 
 
-def _uniform(shape: tuple[int, ...], low: float, high: float, like: torch.Tensor, g: torch.Generator) -> torch.Tensor:
-    return (low + (high - low) * torch.rand(shape, generator=g)).to(like.device)
+def domain_of(frontend: Frontend) -> Domain:
+    """Return what the input that `frontend` makes means."""
+    edges = np.linspace(frontend.low_hz, frontend.high_hz, frontend.bands + 2)
+    if frontend.scale == "mel":
+        low, high = (math.log1p(hz / 700.0) for hz in (frontend.low_hz, frontend.high_hz))
+        edges = 700.0 * np.expm1(np.linspace(low, high, frontend.bands + 2))
+    centres_hz = tuple(edges[1:-1].tolist())
+    if frontend.kind == "fbank":
+        return Domain(FBANK_SPREAD, FBANK_SILENCE, math.inf, frontend.outside, centres_hz, relative=False)
+    return Domain(1.0, *INPUT_RANGE, frontend.outside, centres_hz, relative=True)
 
 
-def _mix(batch: Batch, settings: AugmentationSettings, generator: torch.Generator) -> Batch:
-    """Add the power of another cut of the batch; calls of both count."""
-    n = len(batch.features)
-    partner = torch.randperm(n, generator=generator).to(batch.features.device)
-    level_db = _uniform((n, 1, 1), settings.mix_low_db, settings.mix_high_db, batch.features, generator)
-    chosen = _uniform((n, 1, 1), 0.0, 1.0, batch.features, generator) < settings.mix_probability
-    both = torch.logaddexp(batch.features, batch.features[partner] + level_db * _NEPERS_PER_DB)
-    return Batch(
-        features=torch.where(chosen, both, batch.features),
-        activity=torch.where(chosen, torch.maximum(batch.activity, batch.activity[partner]), batch.activity),
-        onset=torch.where(chosen, torch.maximum(batch.onset, batch.onset[partner]), batch.onset),
-        valid=torch.where(chosen[:, :, 0], batch.valid * batch.valid[partner], batch.valid),
-    )
+@dataclass(frozen=True)
+class _Draws:
+    """Random numbers, one for every cut, from a generator on the CPU: a GPU gets the same ones."""
+
+    generator: torch.Generator
+    n: int
+    device: torch.device
+
+    def between(self, low: float, high: float) -> torch.Tensor:
+        return (low + (high - low) * torch.rand(self.n, generator=self.generator)).to(self.device)
+
+    def factor(self, most: float) -> torch.Tensor:
+        """Log-uniform in [1 / most, most]."""
+        return self.between(-math.log(most), math.log(most)).exp()
+
+    def whole(self, most: int) -> torch.Tensor:
+        """Whole numbers from -most to most."""
+        return torch.randint(-most, most + 1, (self.n,), generator=self.generator).to(self.device)
+
+    def chosen(self, probability: float) -> torch.Tensor:
+        return self.between(0.0, 1.0) < probability
+
+    def partner(self) -> torch.Tensor:
+        """Another cut for every cut, each once; some get themselves."""
+        return torch.randperm(self.n, generator=self.generator).to(self.device)
+
+    def partner_of(self, allowed: torch.Tensor) -> torch.Tensor:
+        """One of the cuts that are allowed, (cuts, cuts), for every cut; any if none is."""
+        rank = torch.rand(self.n, self.n, generator=self.generator).to(self.device)
+        return torch.where(allowed, rank, -1.0).argmax(dim=1)
 
 
-def _shift(x: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
-    """Move every cut up or down by whole bands; the outermost band fills the gap."""
-    n, bands, _ = x.shape
-    by = torch.randint(-most, most + 1, (n, 1), generator=generator).to(x.device)
-    source = (torch.arange(bands, device=x.device) - by).clamp(0, bands - 1)
-    return x.gather(1, source.unsqueeze(-1).expand_as(x))
+def augment(batch: Batch, settings: AugmentationSettings, generator: torch.Generator, domain: Domain) -> Batch:
+    """Return the batch, on its device, with augmentation drawn from `generator` (on the CPU).
+
+    A kind that is switched off draws nothing, so that it makes no difference to the others. Time and frequency change
+    first, so that cuts which are then mixed with one another have changed differently. The inputs stay as they are.
+    """
+    draws = _Draws(generator, len(batch), batch.features.device)
+    varied = _in_place_and_time(batch, settings, draws, domain)
+    varied = _with_others(varied, settings, draws, domain)
+    return varied.having({"features": _alone(varied.features, settings, draws, domain)})
 
 
-def _level_and_slope(x: torch.Tensor, settings: AugmentationSettings, generator: torch.Generator) -> torch.Tensor:
-    n, bands, _ = x.shape
-    gain = _uniform((n, 1, 1), -settings.gain_db, settings.gain_db, x, generator)
-    slope = _uniform((n, 1, 1), -settings.tilt_db, settings.tilt_db, x, generator)
-    across = torch.linspace(-0.5, 0.5, bands, device=x.device).view(1, bands, 1)
-    return x + (gain + slope * across) * _NEPERS_PER_DB
+def _in_place_and_time(batch: Batch, settings: AugmentationSettings, draws: _Draws, domain: Domain) -> Batch:
+    """Every cut stretched in time, scaled in frequency and rotated."""
+    if settings.stretch_time > 1:
+        batch = stretched_in_time(batch, draws.factor(settings.stretch_time), domain.outside)
+    if settings.stretch_pitch > 1:
+        centres = torch.tensor(domain.centres_hz, device=draws.device)
+        factor = draws.factor(settings.stretch_pitch)
+        batch = batch.having({"features": scaled_in_pitch(batch.features, factor, centres, domain.outside)})
+    if settings.shift_time:
+        share = draws.between(-settings.shift_time, settings.shift_time)
+        batch = rotated(batch, (share * batch.activity.shape[-1]).round().long())
+    return batch
 
 
-def _mask(x: torch.Tensor, masks: int, generator: torch.Generator) -> torch.Tensor:
-    """Replace small stretches of time and of frequency by the median level (0)."""
-    n, bands, frames = x.shape
-    for length, shape in ((frames, (n, 1, frames)), (bands, (n, bands, 1))):
-        position = torch.arange(length, device=x.device).expand(n, length)
-        for _ in range(masks):
-            width = _uniform((n, 1), 0.0, _MASK_SHARE * length, x, generator)
-            start = _uniform((n, 1), 0.0, float(length), x, generator) - width / 2
-            inside = (position >= start) & (position < start + width)
-            x = x.masked_fill(inside.view(shape), 0.0)
-    return x
+def _with_others(batch: Batch, settings: AugmentationSettings, draws: _Draws, domain: Domain) -> Batch:
+    """Noise, other cuts and mixup: in this order, as noise clips have to be free of the calls of other cuts."""
+    if settings.noise_probability:
+        snr_db = draws.between(settings.noise_low_db, settings.noise_high_db)
+        chosen = draws.chosen(settings.noise_probability)
+        others = ~torch.eye(draws.n, dtype=torch.bool, device=draws.device)
+        allowed = (batch.noise > 0) & others
+        partner, chosen = draws.partner_of(allowed), chosen & allowed.any(dim=1)
+        batch = noisy(batch, partner, chosen, snr_db, domain.nepers_per_unit, relative=domain.relative)
+    if settings.mix_probability:
+        partner, level_db = draws.partner(), draws.between(settings.mix_low_db, settings.mix_high_db)
+        batch = mixed(batch, partner, draws.chosen(settings.mix_probability), level_db, domain.nepers_per_unit)
+    if settings.mixup_probability:
+        # The squared sine of a uniform angle follows Beta(0.5, 0.5); Zhang et al. (2018) have Beta(0.4, 0.4).
+        partner, weight = draws.partner(), (draws.between(0.0, 1.0) * (math.pi / 2)).sin().square()
+        batch = averaged(batch, partner, draws.chosen(settings.mixup_probability), weight)
+    return batch
+
+
+def _alone(x: torch.Tensor, settings: AugmentationSettings, draws: _Draws, domain: Domain) -> torch.Tensor:
+    """Bands shifted, level and slope changed, small masks put on, and values kept in their range."""
+    if settings.shift_bands:
+        x = shifted_in_bands(x, draws.whole(settings.shift_bands))
+    if settings.gain_db or settings.tilt_db:
+        gain_db, tilt_db = (
+            draws.between(-most, most) if most else torch.zeros(draws.n, device=draws.device)
+            for most in (settings.gain_db, settings.tilt_db)
+        )
+        x = tilted(x, gain_db, tilt_db, domain.nepers_per_unit)
+    for dim in (2, 1):
+        for _ in range(settings.masks):
+            width = draws.between(0.0, _MASK_SHARE * x.shape[dim])
+            middle = draws.between(0.0, float(x.shape[dim]))
+            x = masked(x, middle - width / 2, width, dim, domain.outside)
+    return x.clamp(domain.low, domain.high)

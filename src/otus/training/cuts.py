@@ -1,6 +1,7 @@
 """Training examples: stretches of recordings around clips, with a truth for every frame."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from otus.audio import AudioInfo
-from otus.config import TrainingSettings
-from otus.frontend import Frontend, band_medians, read_band_power, relative_log_power
+from otus.frontend import Frontend, band_medians, read_features
 from otus.sides import EVERYWHERE, NOWHERE, Spans
+from otus.training.objectives import Examples
 
 Labels = NDArray[np.float32]
 
@@ -45,22 +46,46 @@ class LabelledRecording:
 
 @dataclass(frozen=True)
 class ClipPosition:
-    """Where a clip lies: index of its recording, frames of that recording, and whether it holds a target."""
+    """Where a clip lies: index of its recording, frames of that recording, and the index of its target label.
+
+    `target` is None for noise. Clips of one `stratum` come up as often as those of any other.
+    """
 
     recording: int
     start_frame: int
     end_frame: int
-    is_target: bool
+    target: int | None
+    stratum: int = 0
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Network input (batch, bands, frames), truth (batch, classes, frames) and which frames count."""
+class Batch(Examples):
+    """Network input (batch, bands, frames), truth (batch, classes, frames), which frames count, which are noise clips.
+
+    `noise` is 1 for a cut around a noise clip.
+    """
 
     features: torch.Tensor
     activity: torch.Tensor
     onset: torch.Tensor
     valid: torch.Tensor
+    noise: torch.Tensor
+
+
+@dataclass(frozen=True)
+class CutPlan:
+    """How cuts are drawn: their number in an epoch (None: enough for every target clip) and in a batch, their length.
+
+    A cut holds its clip at a random place, and `margin` frames on either side of that, which may lie outside the
+    recording. `on_grid`: cuts start at multiples of their length, and each is one of those that its clip reaches into.
+    """
+
+    cuts_per_epoch: int | None
+    batch_size: int
+    length: int
+    target_share: float
+    margin: int = 0
+    on_grid: bool = False
 
 
 class FeatureStore:
@@ -70,9 +95,12 @@ class FeatureStore:
     bits would differ. Recordings of which only clips are read are never kept: most of them would not be needed.
     """
 
-    def __init__(self, recordings: list[LabelledRecording], frontend: Frontend, budget_bytes: int) -> None:
+    def __init__(
+        self, recordings: list[LabelledRecording], frontend: Frontend, budget_bytes: int, device: torch.device
+    ) -> None:
         self.recordings = recordings
         self.frontend = frontend
+        self.device = device  # where spectra are computed
         self._left = budget_bytes
         self._kept: dict[int, torch.Tensor | None] = {}  # None: not read yet
         self._medians: dict[int, torch.Tensor] = {}
@@ -116,8 +144,8 @@ class FeatureStore:
         recording = self.recordings[index]
         if index not in self._medians:
             self._medians[index] = band_medians(recording.path, recording.info, self.frontend)
-        power = read_band_power(recording.path, recording.info, self.frontend, start, end)
-        return relative_log_power(power, self._medians[index])
+        medians = self._medians[index]
+        return read_features(recording.path, recording.info, self.frontend, start, end, medians, self.device).cpu()
 
 
 def frame_labels(
@@ -148,40 +176,69 @@ def counted_frames(recording: LabelledRecording, frontend: Frontend, start: int,
     return (recording.side.hold(centre_s) & ~recording.unknown.hold(centre_s)).astype(np.float32)
 
 
-def cuts_per_epoch(clips: list[ClipPosition], settings: TrainingSettings) -> int:
-    """Return the number of cuts in an epoch: what the settings say, or enough for every target clip to come up."""
-    n_targets = sum(c.is_target for c in clips)
-    return settings.cuts_per_epoch or max(_FEWEST_CUTS, math.ceil(n_targets / max(settings.target_share, 0.1)))
+def n_cuts(clips: list[ClipPosition], plan: CutPlan) -> int:
+    """Return the number of cuts in an epoch: what the plan says, or enough for every target clip to come up."""
+    strata = Counter(c.stratum for c in clips if c.target is not None)
+    n_targets = max(strata.values(), default=0) * len(strata)
+    return plan.cuts_per_epoch or max(_FEWEST_CUTS, math.ceil(n_targets / max(plan.target_share, 0.1)))
 
 
 def draw_batches(
     store: FeatureStore,
     clips: list[ClipPosition],
-    settings: TrainingSettings,
+    plan: CutPlan,
     *,
     n_classes: int,
     onset_frames: int,
     generator: np.random.Generator,
     skip: int = 0,
 ) -> Iterator[Batch]:
-    """Yield the batches of one epoch: every target clip comes up before any comes again, likewise noise clips.
+    """Yield the batches of one epoch: every target clip of a stratum comes up before any comes again, likewise noise.
 
-    A cut holds its clip (or as much as fits) at a random place. The first `skip` batches are drawn, not read.
+    The first `skip` batches are drawn, not read.
     """
-    targets = _shuffled_forever([c for c in clips if c.is_target], generator)
-    noise = _shuffled_forever([c for c in clips if not c.is_target] or [c for c in clips if c.is_target], generator)
-    n_cuts = cuts_per_epoch(clips, settings)
-    for first in range(0, n_cuts, settings.batch_size):
-        size = min(settings.batch_size, n_cuts - first)
-        chosen = [next(targets) if generator.random() < settings.target_share else next(noise) for _ in range(size)]
-        starts = [_first_frame(store, clip, settings.cut_frames, generator) for clip in chosen]
-        if first >= skip * settings.batch_size:
-            yield _collate(
-                [
-                    _cut(store, clip, start, settings.cut_frames, n_classes, onset_frames)
-                    for clip, start in zip(chosen, starts, strict=True)
-                ]
-            )
+    for number, drawn in enumerate(drawn_cuts(store, clips, plan, generator)):
+        if number >= skip:
+            yield read_cuts(store, drawn, plan, n_classes, onset_frames)
+
+
+def draw_windows(
+    store: FeatureStore,
+    clips: list[ClipPosition],
+    plan: CutPlan,
+    *,
+    n_classes: int,
+    generator: np.random.Generator,
+    skip: int = 0,
+) -> Iterator[Batch]:
+    """Yield the batches of one epoch of whole windows: all frames of a cut bear the same labels."""
+    for number, drawn in enumerate(drawn_cuts(store, clips, plan, generator)):
+        if number >= skip:
+            yield _collate([_window(store, clip, start, plan, n_classes) for clip, start in drawn])
+
+
+def drawn_cuts(
+    store: FeatureStore, clips: list[ClipPosition], plan: CutPlan, generator: np.random.Generator
+) -> Iterator[list[tuple[ClipPosition, int]]]:
+    """Yield the clips of every batch of an epoch, and the frame at which each cut starts (without its margin)."""
+    targets = _in_turn([c for c in clips if c.target is not None] or clips, generator)
+    noise = _shuffled_forever([c for c in clips if c.target is None] or clips, generator)
+    total = n_cuts(clips, plan)
+    around_calls = generator.permutation(total) < round(plan.target_share * total)  # by chance some would not come up
+    for first in range(0, total, plan.batch_size):
+        chosen = [next(targets if call else noise) for call in around_calls[first : first + plan.batch_size]]
+        yield [(clip, _first_frame(store, clip, plan, generator)) for clip in chosen]
+
+
+def _in_turn(clips: list[ClipPosition], generator: np.random.Generator) -> Iterator[ClipPosition]:
+    """A clip of every stratum in turn, in an order that changes every time; each stratum is shuffled forever."""
+    strata = sorted({c.stratum for c in clips})
+    sources = [_shuffled_forever([c for c in clips if c.stratum == s], generator) for s in strata]
+    if len(sources) == 1:
+        yield from sources[0]
+    while True:
+        for i in generator.permutation(len(sources)):
+            yield next(sources[i])
 
 
 def _shuffled_forever(clips: list[ClipPosition], generator: np.random.Generator) -> Iterator[ClipPosition]:
@@ -190,31 +247,73 @@ def _shuffled_forever(clips: list[ClipPosition], generator: np.random.Generator)
             yield clips[i]
 
 
-def _first_frame(store: FeatureStore, clip: ClipPosition, length: int, generator: np.random.Generator) -> int:
+def _first_frame(store: FeatureStore, clip: ClipPosition, plan: CutPlan, generator: np.random.Generator) -> int:
     """Draw where a cut around `clip` starts."""
+    n_frames, length = store.n_frames(clip.recording), plan.length
+    if plan.on_grid:
+        last_frame = max(clip.start_frame, min(clip.end_frame, n_frames) - 1)
+        return length * int(generator.integers(clip.start_frame // length, last_frame // length + 1))
     lowest, highest = sorted((clip.end_frame - length, clip.start_frame))
-    latest = max(0, store.n_frames(clip.recording) - length)
-    return int(np.clip(generator.integers(lowest, highest + 1), 0, latest))
+    return int(np.clip(generator.integers(lowest, highest + 1), 0, max(0, n_frames - length)))
 
 
-def _cut(store: FeatureStore, clip: ClipPosition, start: int, length: int, n_classes: int, onset_frames: int) -> Batch:
+def read_cuts(
+    store: FeatureStore, drawn: list[tuple[ClipPosition, int]], plan: CutPlan, n_classes: int, onset_frames: int
+) -> Batch:
+    """Return the batch of the cuts around these clips that start at these frames, with the truth of every frame."""
+    return _collate([_cut(store, clip, start, plan, n_classes, onset_frames) for clip, start in drawn])
+
+
+def _cut(
+    store: FeatureStore, clip: ClipPosition, start: int, plan: CutPlan, n_classes: int, onset_frames: int
+) -> Batch:
+    """A cut with the truth of every frame; what is not in the recording is its median, and does not count."""
     recording = store.recordings[clip.recording]
-    end = min(start + length, store.n_frames(clip.recording))
+    end = min(start + plan.length, store.n_frames(clip.recording))
     activity, onset = frame_labels(recording, store.frontend, n_classes, start, end, onset_frames)
     counted = counted_frames(recording, store.frontend, start, end)
-    short = length - (end - start)  # a recording shorter than a cut is filled with its median, which does not count
+    short = plan.length - (end - start)
+    features = read_padded(store, clip.recording, start - plan.margin, start + plan.length + plan.margin)
     return Batch(
-        features=torch.nn.functional.pad(store.read(clip.recording, start, end), (0, short)),
+        features=features,
         activity=torch.nn.functional.pad(torch.from_numpy(activity), (0, short)),
         onset=torch.nn.functional.pad(torch.from_numpy(onset), (0, short)),
         valid=torch.nn.functional.pad(torch.from_numpy(counted), (0, short)),
+        noise=torch.tensor(float(clip.target is None)),
+        sources=(recording.recording_id,),
     )
+
+
+def _window(store: FeatureStore, clip: ClipPosition, start: int, plan: CutPlan, n_classes: int) -> Batch:
+    """A cut of which every frame bears the label of its clip, and those of calls that fill half of it.
+
+    A window counts if half of it does.
+    """
+    recording = store.recordings[clip.recording]
+    end = start + plan.length
+    calls, _ = frame_labels(recording, store.frontend, n_classes, start, end, 0)
+    present = calls.mean(axis=1) >= 0.5
+    if clip.target is not None:
+        present[clip.target] = True
+    activity = torch.from_numpy(present).float().unsqueeze(1).expand(n_classes, plan.length)
+    counted = counted_frames(recording, store.frontend, start, end).mean() >= 0.5
+    return Batch(
+        features=read_padded(store, clip.recording, start - plan.margin, start + plan.length + plan.margin),
+        activity=activity,
+        onset=torch.zeros_like(activity),
+        valid=torch.full((plan.length,), float(counted)),
+        noise=torch.tensor(float(clip.target is None)),
+        sources=(recording.recording_id,),
+    )
+
+
+def read_padded(store: FeatureStore, index: int, start: int, end: int) -> torch.Tensor:
+    """Return the input (bands, frames) for frames [start, end), of which some may lie outside the recording."""
+    first, last = max(0, start), min(end, store.n_frames(index))
+    inside = store.read(index, first, last)
+    return torch.nn.functional.pad(inside, (first - start, end - last), value=store.frontend.outside)
 
 
 def _collate(cuts: list[Batch]) -> Batch:
-    return Batch(
-        features=torch.stack([c.features for c in cuts]),
-        activity=torch.stack([c.activity for c in cuts]),
-        onset=torch.stack([c.onset for c in cuts]),
-        valid=torch.stack([c.valid for c in cuts]),
-    )
+    stacked = {name: torch.stack([c.tensors()[name] for c in cuts]) for name in cuts[0].tensors()}
+    return Batch(**stacked, sources=tuple(c.sources[0] for c in cuts))

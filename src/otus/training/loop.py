@@ -1,96 +1,93 @@
-"""The training loop: one-cycle AdamW on frames, running average of the weights, early stopping on detection."""
+"""The training loop: steps of an optimiser, running average of the weights, early stopping on validation."""
 
 import copy
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from otus.config import TrainingSettings
+from otus.config import OptimisationSettings, TrainingSettings
 from otus.errors import StageError
-from otus.models import DenseResnet, Ensemble, build_network
+from otus.models.network import learnt_state
 from otus.seeds import derive_seed
-from otus.selections import DecodingPoint
 from otus.stopping import StoppedError
-from otus.training.augmentation import augment
-from otus.training.cuts import Batch, ClipPosition, FeatureStore, cuts_per_epoch, draw_batches
+from otus.training.objectives import E, Examples, Judgement, Objective
+from otus.training.prefetch import prefetched
 from otus.training.resume import read_resume, write_resume
-from otus.training.validation import Validation, validate
-
-_GRADIENT_NORM = 5.0
 
 #: The state is saved after every epoch and after so much time within one: a node that dies costs no more than that.
 _SAVE_EVERY_S = 60.0
 
+#: A validation has to be better by this before a plateau is over (ANIMAL-SPOT).
+_PLATEAU = 1e-3
 
-@dataclass(frozen=True)
-class TrainingMaterial:
-    """What a network is trained on and judged by."""
+#: What the rate of a cosine starts from and ends at, as a share of its peak.
+_COSINE_START, _COSINE_END = 0.04, 1e-5
 
-    train: FeatureStore
-    val: FeatureStore
-    clips: list[ClipPosition]
-    n_classes: int
-    decoding: list[DecodingPoint]
-    iou: float
-    onset_frames: int
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The best averaged weights and how they came about (one record per epoch)."""
+    """The best averaged weights and how they came about (one record per epoch), in which of two stages, if any."""
 
-    network: DenseResnet
+    network: nn.Module
     best_epoch: int
-    best: Validation
-    epochs: list[dict[str, float]]
+    best: Judgement
+    records: list[dict[str, float]]
+    stage: int | None = None
 
 
 @dataclass
 class _State:
-    """All that changes from batch to batch. `losses` are those of the epoch under way, one for each batch done."""
+    """All that changes from batch to batch. `losses` are those of the epoch under way, one for each batch done.
 
-    train: FeatureStore
-    network: DenseResnet
-    average: DenseResnet
-    best: DenseResnet
+    `parts`: a batch goes through the network in so many parts, because more does not fit into memory at once.
+    """
+
+    network: nn.Module
+    average: nn.Module
+    best: nn.Module
     optimiser: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     records: list[dict[str, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     augmentation: torch.Generator = field(default_factory=torch.Generator)
+    parts: int = 1
 
-    def parts(self) -> tuple[Any, ...]:
-        return self.network, self.average, self.best, self.optimiser, self.schedule
+    def networks(self) -> tuple[nn.Module, ...]:
+        return self.network, self.average, self.best
 
     def dump(self, device: torch.device) -> dict[str, Any]:
         return {
-            "parts": [part.state_dict() for part in self.parts()],
+            "networks": [learnt_state(network) for network in self.networks()],
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "records": self.records,
             "losses": self.losses,
+            "parts": self.parts,
             "augmentation": self.augmentation.get_state(),
             "random": torch.get_rng_state(),
             "random_gpu": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-            "kept": self.train.kept(),
         }
 
     def restore(self, saved: dict[str, Any], device: torch.device) -> None:
-        for part, content in zip(self.parts(), saved["parts"], strict=True):
-            part.load_state_dict(content)
-        self.records, self.losses = saved["records"], saved["losses"]
+        for network, content in zip(self.networks(), saved["networks"], strict=True):
+            network.load_state_dict(content, strict=False)
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.records, self.losses, self.parts = saved["records"], saved["losses"], saved["parts"]
         self.augmentation.set_state(saved["augmentation"])
         torch.set_rng_state(saved["random"])
         if device.type == "cuda" and saved["random_gpu"] is not None:
             torch.cuda.set_rng_state(saved["random_gpu"], device)
-        for index in saved["kept"]:
-            self.train.keep(index)
 
 
 @dataclass
@@ -98,6 +95,7 @@ class _Checkpoint:
     """Saves the state: after every epoch, every minute within one, and when the job is asked to stop."""
 
     state: _State
+    objective: Objective[Any]
     device: torch.device
     path: Path
     digest: str
@@ -106,7 +104,7 @@ class _Checkpoint:
     saved_at: float = field(default_factory=time.monotonic)
 
     def save(self) -> None:
-        write_resume(self.path, self.digest, self.state.dump(self.device))
+        write_resume(self.path, self.digest, self.state.dump(self.device) | {"kept": self.objective.kept()})
         self.saved_at = time.monotonic()
 
     def pause(self) -> None:
@@ -119,7 +117,8 @@ class _Checkpoint:
 
 
 def train_model(
-    material: TrainingMaterial,
+    network: nn.Module,
+    objective: Objective[E],
     *,
     settings: TrainingSettings,
     seed: int,
@@ -128,70 +127,114 @@ def train_model(
     digest: str,
     stop: Callable[[], bool],
     progress: Callable[[str], None],
+    groups: list[dict[str, Any]] | None = None,
 ) -> TrainedModel:
-    """Train a network and return its best averaged weights by detection on the validation recordings.
+    """Train a network, which is on its device, and return its best averaged weights by the objective's judgement.
 
-    `stop` is asked after every batch and every epoch; if it says yes, the state is written to `resume_path` and
-    StoppedError is raised. A call with the same `digest` goes on from there, within the epoch, and ends with the same
-    weights and records as an uninterrupted one (same machine, CPU). Raises StageError if the loss is not finite and
-    MissingPartError if `resume_path` cannot be written.
+    Parameters that need no gradient stay as they are and are shared, not copied. `groups` divides the others as torch's
+    optimisers take it, each group with the peak `lr` of its own; without it all have that of the settings. `stop` is
+    asked after every batch and every epoch; if it says yes, the state is written to `resume_path` and StoppedError is
+    raised. A call with the same `digest` goes on from there, within the epoch, and ends with the same weights and
+    records as an uninterrupted one (same machine, CPU). A batch that does not fit into memory goes through the network
+    in parts, and gradients add up; that is said. Raises StageError if the loss or its gradient is not finite or a
+    single example does not fit, and MissingPartError if `resume_path` cannot be written.
     """
     torch.manual_seed(seed % 2**63)
     torch.use_deterministic_algorithms(device.type == "cpu")
-    state = _start(material, settings, device)
+    epochs = settings.n_epochs(objective.n_batches())
+    state = _start(network, groups, settings, steps=epochs * objective.n_batches())
     if saved := read_resume(resume_path, digest, progress):
         state.restore(saved, device)
+        objective.keep(saved["kept"])
         within = f" and {len(state.losses)} batches of the next" if state.losses else ""
-        progress(f"resuming after epoch {len(state.records)} of {settings.epochs}{within}")
-    checkpoint = _Checkpoint(state, device, resume_path, digest, stop, settings.epochs)
-    draw = 0.5 / max(1, sum(len(r.start_s) for r in material.val.recordings))
+        progress(f"resuming after epoch {len(state.records)} of {epochs}{within}")
+    checkpoint = _Checkpoint(state, objective, device, resume_path, digest, stop, epochs)
     began, done_before = time.monotonic(), len(state.records)
-    while len(state.records) < settings.epochs and not _stalled(state.records, settings.patience, draw):
+    while len(state.records) < epochs and not _stalled(state.records, settings.patience, objective.draw):
         checkpoint.pause()
         epoch = len(state.records) + 1
-        loss = _one_epoch(checkpoint, material, settings, derive_seed(seed, "epoch", epoch))
-        result = judge(state.average, material)
-        if _as_good(result.detection, state.records, draw):
-            state.best.load_state_dict(state.average.state_dict())
-        state.records.append({"epoch": epoch, "loss": loss, "detection": result.detection, **asdict(result)})
+        loss = _one_epoch(checkpoint, settings, derive_seed(seed, "epoch", epoch), progress)
+        record: dict[str, float] = {"epoch": epoch, "loss": loss, "learning_rate": _rate(state)}
+        if epoch % settings.validate_every == 0 or epoch == epochs:
+            record |= objective.judge(state.average)
+            if _as_good(record["detection"], state.records, objective.draw):
+                state.best.load_state_dict(learnt_state(state.average), strict=False)
+            if isinstance(state.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                state.schedule.step(record["detection"])
+        state.records.append(record)
         state.losses = []
         checkpoint.save()
         pace = (time.monotonic() - began) / (epoch - done_before)
-        progress(
-            f"epoch {epoch}/{settings.epochs} loss {loss:.4f} val F1 {result.f1:.3f} AP {result.average_precision:.3f} "
-            f"({pace:.1f} s/epoch, at most {pace * (settings.epochs - epoch):.0f} s left)"
-        )
-    best = [r for i, r in enumerate(state.records) if _as_good(r["detection"], state.records[:i], draw)][-1]
-    return TrainedModel(
-        state.best, int(best["epoch"]), Validation(best["f1"], best["average_precision"]), state.records
-    )
+        progress(_line(record, epochs, pace))
+    best = state.records[_good(state.records, objective.draw)[-1]]
+    judgement = {k: v for k, v in best.items() if k not in ("epoch", "loss", "learning_rate")}
+    return TrainedModel(state.best, int(best["epoch"]), judgement, state.records)
 
 
-def judge(network: DenseResnet | Ensemble, material: TrainingMaterial) -> Validation:
-    """Return how well a network, or several together, detect on the validation recordings."""
-    return validate(
-        network,
-        material.val,
-        context_frames=network.context_frames,
-        points=material.decoding,
-        iou=material.iou,
-        n_classes=material.n_classes,
-    )
-
-
-def _start(material: TrainingMaterial, settings: TrainingSettings, device: torch.device) -> _State:
-    """An untrained network and what trains it."""
-    shape = {"bands": material.train.frontend.bands, "n_classes": material.n_classes}
-    network = build_network(settings.architecture, **shape, settings=settings.network).to(device)
+def _start(network: nn.Module, groups: list[dict[str, Any]] | None, settings: TrainingSettings, steps: int) -> _State:
+    """The network and what trains it."""
     _channels_last(network)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
-    )
-    steps = settings.epochs * math.ceil(cuts_per_epoch(material.clips, settings) / settings.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=settings.learning_rate, total_steps=steps, pct_start=0.2, cycle_momentum=False
-    )
-    return _State(material.train, network, copy.deepcopy(network), copy.deepcopy(network), optimiser, schedule)
+    how = settings.optimisation
+    learnt = groups or [{"params": [p for p in network.parameters() if p.requires_grad]}]
+    betas = (how.beta1, how.beta2)
+    optimiser: torch.optim.Optimizer
+    if how.method == "adam":
+        optimiser = torch.optim.Adam(learnt, lr=how.learning_rate, betas=betas)
+    else:
+        optimiser = torch.optim.AdamW(learnt, lr=how.learning_rate, betas=betas, weight_decay=how.weight_decay)
+    schedule = _schedule(optimiser, how, steps)
+    return _State(network, _twin(network), _twin(network), optimiser, schedule)
+
+
+def _twin(network: N) -> N:
+    """A copy of a network that shares what is not learnt."""
+    fixed = [p for p in network.parameters() if not p.requires_grad]
+    return copy.deepcopy(network, {id(p): p for p in fixed})
+
+
+def _schedule(
+    optimiser: torch.optim.Optimizer, how: OptimisationSettings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """What changes the learning rate: after every step, or after validations."""
+    if how.schedule == "plateau":
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimiser,
+            mode="max",
+            factor=how.plateau_factor,
+            patience=how.plateau_patience,
+            threshold=_PLATEAU,
+            threshold_mode="abs",
+        )
+    rise = how.warm_up * steps
+
+    def share(step: int) -> float:
+        if step < rise:
+            return _between(_COSINE_START, 1.0, step / rise)
+        return _between(1.0, _COSINE_END, (step - rise) / max(1.0, steps - rise))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+
+
+def _between(start: float, end: float, done: float) -> float:
+    """A value on the half cosine from `start` to `end`."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+def _rate(state: _State) -> float:
+    return float(state.optimiser.param_groups[0]["lr"])
+
+
+def _line(record: dict[str, float], epochs: int, pace_s: float) -> str:
+    """What a person is told of an epoch."""
+    found = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in record.items() if k not in _TOLD_OTHERWISE)
+    epoch = int(record["epoch"])
+    left_s = pace_s * (epochs - epoch)
+    validation = f" validation {found}" if found else ""
+    left = f"{pace_s:.1f} s/epoch, at most {left_s:.0f} s left"
+    return f"epoch {epoch}/{epochs} loss {record['loss']:.4f}{validation} ({left})"
+
+
+_TOLD_OTHERWISE = ("epoch", "loss", "learning_rate", "detection")
 
 
 def _as_good(detection: float, before: list[dict[str, float]], draw: float) -> bool:
@@ -200,65 +243,108 @@ def _as_good(detection: float, before: list[dict[str, float]], draw: float) -> b
     Validation sets are small: half a call more or less says nothing, but the later epoch has seen more and has the
     lower learning rate.
     """
-    return detection >= max((r["detection"] for r in before), default=0.0) - draw
+    return detection >= max((r["detection"] for r in before if "detection" in r), default=0.0) - draw
 
 
-def _channels_last(network: DenseResnet) -> None:
-    """Order the weights of the convolutions channels-last, which processors like better."""
-    for weight in network.parameters():
-        if weight.dim() == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+def _good(records: list[dict[str, float]], draw: float) -> list[int]:
+    """The epochs that were as good as the best before them."""
+    return [i for i, r in enumerate(records) if "detection" in r and _as_good(r["detection"], records[:i], draw)]
 
 
 def _stalled(records: list[dict[str, float]], patience: int, draw: float) -> bool:
-    """Whether none of the last `patience` epochs was as good as the best before it."""
-    good = [i for i, r in enumerate(records) if _as_good(r["detection"], records[:i], draw)]
-    return len(records) - 1 - (good[-1] if good else 0) >= patience
+    """Whether none of the last `patience` validations was as good as the best before it."""
+    judged = [r for r in records if "detection" in r]
+    good = _good(judged, draw)
+    return bool(judged) and len(judged) - 1 - good[-1] >= patience
+
+
+def _channels_last(network: nn.Module) -> None:
+    """Order the weights of the convolutions channels-last, which processors like better."""
+    for weight in network.parameters():
+        if weight.dim() == 4 and weight.requires_grad:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def _one_epoch(
-    checkpoint: _Checkpoint, material: TrainingMaterial, settings: TrainingSettings, epoch_seed: int
+    checkpoint: _Checkpoint, settings: TrainingSettings, epoch_seed: int, progress: Callable[[str], None]
 ) -> float:
     """Train on the batches of an epoch, after those that are done already, and return the mean loss of all."""
-    state = checkpoint.state
+    state, objective = checkpoint.state, checkpoint.objective
     if not state.losses:
         torch.manual_seed(epoch_seed)
         state.augmentation.manual_seed(epoch_seed)
-    batches = draw_batches(
-        material.train,
-        material.clips,
-        settings,
-        n_classes=material.n_classes,
-        onset_frames=material.onset_frames,
-        generator=np.random.default_rng(epoch_seed),
-        skip=len(state.losses),
-    )
     state.network.train()
-    for batch in batches:
-        state.losses.append(_one_batch(state, batch, settings, checkpoint.device))
+    for batch in prefetched(objective.batches(epoch_seed, len(state.losses))):
+        state.losses.append(_one_batch(checkpoint, batch, settings, progress))
         checkpoint.pause()
     return float(np.mean(state.losses))
 
 
-def _one_batch(state: _State, batch: Batch, settings: TrainingSettings, device: torch.device) -> float:
+def _one_batch(
+    checkpoint: _Checkpoint, batch: Examples, settings: TrainingSettings, progress: Callable[[str], None]
+) -> float:
     """Take one step of the optimiser and return the loss before it."""
-    on_device = Batch(*(getattr(batch, f).to(device) for f in ("features", "activity", "onset", "valid")))
-    varied = augment(on_device, settings.augmentation, state.augmentation)
-    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(settings.precision, device)):
-        logits = state.network(varied.features)
-    loss = frame_loss(logits.float(), varied, settings)
-    if not torch.isfinite(loss):
-        raise StageError(
-            f"training: the loss is {loss.item()} in epoch {len(state.records) + 1}, batch {len(state.losses) + 1}; "
-            "lower training.<name>.learning_rate."
+    state, device = checkpoint.state, checkpoint.device
+    varied = checkpoint.objective.vary(batch.to(device), state.augmentation)
+    while (loss := _gradients(checkpoint, varied, settings)) is None:
+        if state.parts >= len(varied):
+            raise StageError(
+                "training: not even one example at a time fits into memory; lower training.<name>.cut_frames or the "
+                "size of the network."
+            )
+        state.parts = min(2 * state.parts, len(varied))
+        progress(
+            f"out of memory: batches of {len(varied)} go through the network in {state.parts} parts from now on; "
+            "lower training.<name>.batch_size to avoid this."
         )
-    state.optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    nn.utils.clip_grad_norm_(state.network.parameters(), _GRADIENT_NORM)
+    learnt = [p for p in state.network.parameters() if p.requires_grad]
+    slope = float(nn.utils.clip_grad_norm_(learnt, settings.optimisation.gradient_norm))
+    if not math.isfinite(loss + slope):
+        what = f"gradient of the loss is {slope}" if math.isfinite(loss) else f"loss is {loss}"
+        raise StageError(
+            f"training: the {what} in epoch {len(state.records) + 1}, batch {len(state.losses) + 1} "
+            f"({_where(batch)}); lower training.<name>.optimisation.learning_rate, or look at these recordings."
+        )
     state.optimiser.step()
-    state.schedule.step()
-    _follow(state.average, state.network, settings.averaging, state.schedule.last_epoch)
-    return float(loss.detach())
+    if not isinstance(state.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        state.schedule.step()
+    _follow(state, settings.optimisation.averaging, steps=len(state.records) * checkpoint.objective.n_batches())
+    return loss
+
+
+def _gradients(checkpoint: _Checkpoint, batch: Examples, settings: TrainingSettings) -> float | None:
+    """Leave the gradients of the loss in the network and return the loss; None if memory does not suffice."""
+    state, objective, device = checkpoint.state, checkpoint.objective, checkpoint.device
+    state.optimiser.zero_grad(set_to_none=True)
+    random = torch.get_rng_state()
+    total = objective.weight(batch)
+    size = math.ceil(len(batch) / state.parts)
+    loss = 0.0
+    try:
+        for start in range(0, len(batch), size):
+            with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(settings.precision, device)):
+                share = objective.loss(state.network, batch.part(start, start + size)) / total
+            loss += float(share.detach())
+            torch.autograd.backward(share)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+    else:
+        return loss
+    torch.set_rng_state(random)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _where(batch: Examples) -> str:
+    """The recordings that the examples of a batch come from."""
+    names = sorted(set(batch.sources))
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
@@ -270,27 +356,17 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def frame_loss(logits: torch.Tensor, batch: Batch, settings: TrainingSettings) -> torch.Tensor:
-    """Return the binary cross-entropy over the frames that count, onsets and calls weighted against their rarity."""
-    n_classes = batch.activity.shape[1]
-    truth = torch.cat([batch.activity, batch.onset], dim=1)
-    weight = torch.tensor([settings.positive_weight] * n_classes + [settings.onset_weight] * n_classes)
-    loss = nn.functional.binary_cross_entropy_with_logits(
-        logits, truth, pos_weight=weight.to(logits.device).view(-1, 1), reduction="none"
-    )
-    valid = batch.valid.unsqueeze(1)
-    return (loss * valid).sum() / (valid.sum() * truth.shape[1]).clamp(min=1.0)
-
-
-def _follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+def _follow(state: _State, decay: float, steps: int) -> None:
     """Move the running average towards the network; early steps count more, so that the start is forgotten."""
+    step = steps + len(state.losses) + 1
     share = 1.0 - min(decay, (1 + step) / (10 + step))
+    averages, values = learnt_state(state.average), learnt_state(state.network)
     with torch.no_grad():
-        for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        for name, mean in averages.items():
             if mean.is_floating_point():
-                mean.lerp_(value, share)
+                mean.lerp_(values[name], share)
             else:
-                mean.copy_(value)
+                mean.copy_(values[name])
 
 
 def records_as_jsonl(records: list[dict[str, float]]) -> str:

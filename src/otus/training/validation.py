@@ -1,71 +1,58 @@
 """How good a network is on the validation recordings, as a detector: selections matched against annotations."""
 
-from dataclasses import dataclass
-
 import numpy as np
-import torch
-from torch import nn
 
+from otus.dense import FrameRange, score_stretch
 from otus.matching import Intervals
 from otus.metrics import average_precision, curve
+from otus.models import FrameNetwork
 from otus.selections import DecodingPoint, decode
 from otus.sides import judge_on_side
 from otus.training.cuts import FeatureStore
-
-#: Frames that the network scores at once.
-_BLOCK_FRAMES = 4096
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Detection on validation recordings: best F1 over thresholds and average precision (both mean over labels)."""
-
-    f1: float
-    average_precision: float
-
-    @property
-    def detection(self) -> float:
-        """The number that early stopping watches: the mean of both, which moves less by chance than either."""
-        return (self.f1 + self.average_precision) / 2
+from otus.training.objectives import Judgement
 
 
 def validate(
-    network: nn.Module,
+    network: FrameNetwork,
     store: FeatureStore,
     *,
-    context_frames: int,
     points: list[DecodingPoint],
     iou: float,
     n_classes: int,
-) -> Validation:
-    """Score every recording of `store` and return the detection quality at the best of the decoding points.
-
-    Selections count whose midpoint lies on the side of their recording; no hit that is mostly unknown is a false alarm.
-    """
-    device = next(network.parameters()).device
+) -> Judgement:
+    """Score every recording of `store` and return how good that is, see `judge_scores`."""
     network.eval()
-    scores = [score_store(network, store, i, context_frames, device) for i in range(len(store.recordings))]
-    f1s, precisions = [], []
+    scores = [score_store(network, store, i) for i in range(len(store.recordings))]
+    return judge_scores(scores, store, points=points, iou=iou, n_classes=n_classes)
+
+
+def judge_scores(
+    scores: list[np.ndarray], store: FeatureStore, *, points: list[DecodingPoint], iou: float, n_classes: int
+) -> Judgement:
+    """Return best F1 and average precision, at the best of the decoding points, of the logits of every recording.
+
+    Both are means over labels. `detection`, the number that early stopping watches, is the mean of both, which moves
+    less by chance than either. Selections count whose midpoint lies on the side of their recording; no hit that is
+    mostly unknown is a false alarm.
+    """
+    best = []
     for target in range(n_classes):
-        f1, precision = max(_detection(store, scores, target, n_classes, point, iou) for point in points)
-        f1s.append(f1)
-        precisions.append(precision)
-    return Validation(float(np.mean(f1s)), float(np.mean(precisions)))
+        found = [_detection(store, scores, target, n_classes, point, iou) for point in points]
+        best.append(max(found, key=sum))
+    f1, average_precision = (float(np.mean(values)) for values in zip(*best, strict=True))
+    return {"detection": (f1 + average_precision) / 2, "f1": f1, "average_precision": average_precision}
 
 
-def score_store(
-    network: nn.Module, store: FeatureStore, index: int, context_frames: int, device: torch.device
-) -> np.ndarray:
+def score_store(network: FrameNetwork, store: FeatureStore, index: int) -> np.ndarray:
     """Return the frame logits (2 * classes, frames) of one recording of the store."""
     n_frames = store.n_frames(index)
-    pieces = []
-    with torch.inference_mode():
-        for start in range(0, n_frames, _BLOCK_FRAMES):
-            end = min(start + _BLOCK_FRAMES, n_frames)
-            first, last = max(0, start - context_frames), min(n_frames, end + context_frames)
-            logits = network(store.read(index, first, last).unsqueeze(0).to(device))[0]
-            pieces.append(logits[:, start - first : end - first].float().cpu().numpy())
-    return np.concatenate(pieces, axis=1)
+    return score_stretch(
+        network,
+        lambda first, last: store.read(index, first, last),
+        FrameRange(0, n_frames),
+        n_frames=n_frames,
+        outside=store.frontend.outside,
+    )
 
 
 def _detection(

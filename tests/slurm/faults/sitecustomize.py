@@ -59,7 +59,7 @@ def chunks(module):
     module._score_chunk = score_chunk
 
 
-WRAPPERS = {"otus.training.stage": training, "otus.training.loop": batches, "otus.inference.shard": chunks}
+WRAPPERS = {"otus.training.stage": training, "otus.training.frames": batches, "otus.inference.shard": chunks}
 
 
 class Finder(importlib.abc.MetaPathFinder):

@@ -1,0 +1,147 @@
+"""Frame scores do not depend on how a recording is cut, nor on who asks: validation or prediction."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from training_corpus import FRONTEND, RECURRENT, TCN, make_recording, new_network, single_threaded, store
+
+from otus import dense
+from otus.dense import FrameRange, score_stretch
+from otus.frontend import band_medians
+from otus.inference.dense import score_frames
+from otus.models import Ensemble, FrameNetwork, WindowMean
+from otus.training.validation import score_store
+
+
+class Echo(FrameNetwork):
+    """A network whose frames see so many frames before and after: their sum is the score."""
+
+    def __init__(self, context_frames, block_frames=None):
+        super().__init__()
+        self.context_frames, self.block_frames = context_frames, block_frames
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.shape[-1])
+        width = 2 * self.context_frames + 1
+        total = torch.nn.functional.conv1d(x[:, :1], torch.ones(1, 1, width), padding=self.context_frames)
+        return total.repeat(1, 2, 1)
+
+
+NETWORKS = {
+    "tcn": new_network(TCN).eval(),
+    "dense_resnet": new_network().eval(),
+    "crnn": new_network(RECURRENT).eval(),
+    "two crnn": Ensemble([new_network(RECURRENT, seed=s) for s in (1, 2)]).eval(),
+    "windows of a dense_resnet": WindowMean(new_network(), 30).eval(),
+    "windows of a crnn": WindowMean(new_network(RECURRENT), 31).eval(),
+}
+N_FRAMES = 2500
+INPUT = torch.randn(FRONTEND.bands, N_FRAMES, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    yield from single_threaded()
+
+
+def scores(network, start=0, end=N_FRAMES, n_frames=N_FRAMES):
+    def read(first, last):
+        assert 0 <= first < last <= n_frames, "nothing outside the recording is read"
+        return INPUT[:, first:last]
+
+    return score_stretch(network, read, FrameRange(start, end), n_frames=n_frames, outside=0.0)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return {name: scores(network) for name, network in NETWORKS.items()}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@examples(max_examples=8, deadline=None)
+@given(borders=st.lists(st.integers(1, N_FRAMES - 1), max_size=4, unique=True))
+def test_scores_do_not_depend_on_the_borders_of_chunks(whole, name, borders):
+    cut = [0, *sorted(borders), N_FRAMES]
+    found = np.concatenate([scores(NETWORKS[name], a, b) for a, b in itertools.pairwise(cut)], axis=1)
+    assert found.std() > 1e-3
+    if NETWORKS[name].block_frames is None:
+        np.testing.assert_allclose(found, whole[name], atol=2e-6)
+    else:
+        np.testing.assert_array_equal(found, whole[name], "to the last bit")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("n_frames", [1, 2, 3, 63, 1023, 1024, 1025])
+def test_recordings_of_any_length_have_a_score_for_every_frame(name, n_frames):
+    found = scores(NETWORKS[name], 0, n_frames, n_frames)
+    assert found.shape == (2, n_frames) and np.isfinite(found).all()
+    last = scores(NETWORKS[name], n_frames - 1, n_frames, n_frames)
+    np.testing.assert_allclose(last, found[:, -1:], atol=2e-6)
+
+
+def test_long_stretches_go_through_the_network_in_pieces(monkeypatch):
+    network = Echo(7)
+    expected = scores(network)
+    monkeypatch.setattr(dense, "_MOST_FRAMES", 400)
+    network.seen.clear()
+    np.testing.assert_allclose(scores(network), expected, atol=1e-4)
+    assert len(network.seen) == 7 and max(network.seen) == 414
+
+
+@examples(max_examples=40, deadline=None)
+@given(start=st.integers(0, N_FRAMES - 1), length=st.integers(1, 900), context=st.integers(0, 40))
+def test_every_frame_is_scored_at_its_place_and_with_its_context(start, length, context):
+    end = min(N_FRAMES, start + length)
+    expected = np.convolve(INPUT[0].double().numpy(), np.ones(2 * context + 1), mode="same")[start:end]
+    for block in (None, 64, 256):
+        found = scores(Echo(context, block), start, end)
+        assert found.shape == (2, end - start)
+        np.testing.assert_allclose(found, [expected, expected], atol=1e-4)
+
+
+def test_blocks_start_at_multiples_of_their_length_and_are_always_whole():
+    network = Echo(10, 64)
+    scores(network, 100, 200)
+    assert network.seen == [84, 84, 84], "frames 64 to 255 with their context"
+    network.seen.clear()
+    scores(network, 0, 5, n_frames=5)
+    assert network.seen == [84]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("seconds", [0.004, 0.5, 14.0])
+def test_validation_and_prediction_give_the_same_scores(tmp_path, name, seconds):
+    network = NETWORKS[name]
+    recording = make_recording(tmp_path, "a", [(0.1, 0.3)], seconds=seconds)
+    n_frames = FRONTEND.n_frames(recording.info)
+    medians = band_medians(recording.path, recording.info, FRONTEND)
+
+    def predicted(start, end):
+        frames = FrameRange(start, end)
+        return score_frames(network, recording.path, recording.info, FRONTEND, medians, frames)
+
+    found = predicted(0, n_frames)
+    assert found.shape == (2, n_frames)
+    np.testing.assert_array_equal(score_store(network, store([recording], budget=0), 0), found)
+    np.testing.assert_allclose(score_store(network, store([recording]), 0), found, atol=0.01)  # half precision
+    if n_frames > 1:
+        border = n_frames // 3
+        pieces = np.concatenate([predicted(0, border), predicted(border, n_frames)], axis=1)
+        np.testing.assert_allclose(pieces, found, atol=2e-6)
+
+
+def test_scores_that_are_no_numbers_are_an_error(tmp_path):
+    network = new_network()
+    with torch.no_grad():
+        network.logits.bias.fill_(float("nan"))
+    recording = make_recording(tmp_path, "a", [], seconds=0.5)
+    medians = band_medians(recording.path, recording.info, FRONTEND)
+    with pytest.raises(FloatingPointError, match=r"a\.wav: the network gave scores that are not finite"):
+        score_frames(network.eval(), recording.path, recording.info, FRONTEND, medians, FrameRange(0, 50))

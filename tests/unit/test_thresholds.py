@@ -1,0 +1,93 @@
+"""thresholds.yaml."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from otus.errors import DataError
+from otus.evaluation.calibration import Calibration
+from otus.evaluation.thresholds import ChosenPoint, ThresholdCurve, read_thresholds, write_thresholds
+from otus.selections import DecodingPoint
+
+PLATT = Calibration("platt", 71, 38, "isotonic needs 200 selections, validation has 71", 1 / 3, -1.5505401912754412)
+POINT = ChosenPoint(
+    threshold=0.1 + 0.2,
+    decoding=DecodingPoint(0.3, 1.0, 0.0, 0.08504152184999994, 1e-7),
+    val_f1=0.76,
+    val_average_precision=2 / 3,
+    n_calls=39,
+    calibration=PLATT,
+    curve=ThresholdCurve((0.9, 0.3), (1.0, 0.5), (0.1, 0.9), (0.2, 0.6)),
+)
+UNION = replace(
+    POINT,
+    decoding=DecodingPoint(0.8, 1.0, 0.0, 0.0, 0.0, "union", 40),
+    calibration=Calibration("isotonic", 200, 100, knots=(-3.25, 1e-9, 4.0), values=(0.0, 0.1, 1.0)),
+)
+EMPTY = replace(POINT, calibration=Calibration("none", 0, 0, "only 0 hits"), curve=ThresholdCurve(), n_calls=0)
+
+
+def test_what_was_written_is_read_exactly(tmp_path):
+    chosen = {2: {"hum": POINT, "no": EMPTY}, 1: {"hum": UNION, "no": POINT}}
+    write_thresholds(tmp_path / "thresholds.yaml", "grouped-default", chosen)
+    assert read_thresholds(tmp_path / "thresholds.yaml") == chosen
+
+
+@pytest.mark.parametrize("label", ["yes", "1", "1e3", "null", "a: b", "#", "Käuzchen", "'", "%", "- x", "{y}"])
+def test_labels_are_data(tmp_path, label):
+    write_thresholds(tmp_path / "thresholds.yaml", "m", {1: {label: POINT}})
+    assert read_thresholds(tmp_path / "thresholds.yaml") == {1: {label: POINT}}
+
+
+def test_a_person_can_read_it(tmp_path):
+    write_thresholds(tmp_path / "thresholds.yaml", "grouped-default", {1: {"hum": POINT, "cluck": UNION}})
+    text = (tmp_path / "thresholds.yaml").read_text()
+    head = [line for line in text.splitlines() if line.startswith("#")]
+    assert "grouped-default" in head[0] and len(head) == text.splitlines().index("version: 1")
+    content = yaml.safe_load(text)
+    hum, cluck = content["folds"][1]["hum"], content["folds"][1]["cluck"]
+    assert list(content["folds"][1]) == ["hum", "cluck"], "in the order of the config"
+    for name in hum:
+        assert any(line.split()[1:2] == [name] or f" {name} " in line for line in head), f"{name} is explained"
+    assert "knots" not in hum["calibration"] and "slope" not in cluck["calibration"], "nothing that is not meant"
+    assert cluck["decoding"]["merge"] == "union"
+    assert "!!" not in text
+
+
+OTHER = "not the thresholds of a model, or altered; delete it and run evaluate again"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version: 2\nfolds: {}\n", "version 2, this Otus reads 1; delete it and run evaluate again"),
+        ("folds: {}\n", OTHER),
+        ("", OTHER),
+        ("version: 1\nfolds: [1]\n", OTHER),
+        ("version: 1\nfolds: {1: {hum: {threshold: 0.3}}}\n", OTHER),
+        ("version: [", OTHER),
+        ("!!python/object/apply:os.system [exit]", OTHER),
+        ("version: 1 # K\xe4uzchen\nfolds: {}\n", OTHER),
+    ],
+)
+def test_other_files_are_refused_in_one_sentence(tmp_path, text, message):
+    path = tmp_path / "thresholds.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError) as raised:
+        read_thresholds(path)
+    assert str(raised.value).startswith(f"{path}: ") and message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"nothing.yaml: cannot be read .*; run evaluate again"):
+        read_thresholds(tmp_path / "nothing.yaml")
+
+
+def test_field_that_this_version_does_not_know_is_refused(tmp_path):
+    write_thresholds(tmp_path / "thresholds.yaml", "m", {1: {"hum": POINT}})
+    text = (tmp_path / "thresholds.yaml").read_text()
+    (tmp_path / "thresholds.yaml").write_text(text.replace("n_calls: 39", "n_calls: 39\n      extra: 1"))
+    with pytest.raises(DataError, match=OTHER):
+        read_thresholds(tmp_path / "thresholds.yaml")
