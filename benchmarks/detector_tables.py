@@ -20,6 +20,7 @@ TITLES = {
     "plain": "default, no augmentation",
     "no_hysteresis": "default, one threshold instead of hysteresis",
     "dense_resnet": "dense_resnet",
+    "crnn": "crnn",
     "animal_spot": "ANIMAL-SPOT preset",
     "gradient_boosting": "gradient boosting on frames",
     "energy": "energy threshold",

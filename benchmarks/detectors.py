@@ -81,6 +81,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "clip": {"objective": "clip"},
     "plain": {"augmentation": _NO_AUGMENTATION},
     "dense_resnet": {"architecture": "dense_resnet"},
+    "crnn": {"architecture": "crnn"},
 }
 
 #: The network of config/animal_spot.yaml, which takes nothing from the default.
@@ -88,7 +89,7 @@ PRESET = "animal_spot"
 
 BASELINES = ("gradient_boosting", "energy")
 #: In the order in which they are computed: the last one replaces the evaluation of the default.
-METHODS = ("default", "default_rf", "clip", "plain", "dense_resnet", PRESET, *BASELINES, "no_hysteresis")
+METHODS = ("default", "default_rf", "clip", "plain", "dense_resnet", "crnn", PRESET, *BASELINES, "no_hysteresis")
 #: The networks of the default are needed for these.
 _FROM_DEFAULT = {"default", "default_rf", *BASELINES, "no_hysteresis"}
 

@@ -467,6 +467,35 @@ def test_rotation_is_that_of_numpy(by, frames):
     np.testing.assert_array_equal(out.valid[0], np.roll(valid[0], by))
 
 
+def heard_where_active(batch, margin):
+    """The cuts with sound, on every band, exactly in the frames of a call; the margin sounds otherwise."""
+    length = batch.activity.shape[-1]
+    sound = torch.full_like(batch.features, -3.0)
+    sound[..., margin : margin + length] = batch.activity[:, :1]
+    return dataclasses.replace(batch, features=sound)
+
+
+@given(by=st.integers(-60, 60), margin=st.integers(1, 30))
+def test_a_margin_is_not_rotated(by, margin):
+    batch = heard_where_active(make_batch(2, 8, 50, margin=margin), margin)
+    out = rotated(batch, of(by, by, dtype=torch.int64))
+    assert torch.equal(out.features, heard_where_active(out, margin).features), "active frames keep their sound"
+    np.testing.assert_array_equal(out.activity[0], np.roll(batch.activity[0], by, axis=-1))
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.25, 2.0])
+@pytest.mark.parametrize("margin", [1, 13])
+def test_active_frames_keep_their_sound_when_a_cut_with_a_margin_is_stretched(factor, margin):
+    batch = make_batch(2, 8, 120, margin=margin)
+    wide = torch.nn.functional.pad(batch.activity, (margin, margin)).expand(-1, 8, -1)
+    out = stretched_in_time(dataclasses.replace(batch, features=wide.contiguous()), of(factor, factor), 0.0)
+    active = out.activity[0, 0] > 0
+    assert int(active.sum()) == pytest.approx(20 * factor, abs=1)
+    wrong = ((out.features[0, 0, margin : margin + 120] > 0.5) != active).nonzero().flatten()
+    edges = active.nonzero().flatten()[[0, -1]].unsqueeze(1)
+    assert ((wrong - edges).abs() <= 1).any(dim=0).all(), "but for half a frame at its edges"
+
+
 def test_cuts_are_rotated_by_up_to_the_share():
     ramp = torch.arange(100.0).expand(300, 8, 100) / 100
     batch = dataclasses.replace(make_batch(300, 8, 100), features=ramp)

@@ -12,6 +12,7 @@ from training_corpus import FRONTEND, RECURRENT, TCN, make_recording, new_networ
 
 from otus import dense
 from otus.dense import FrameRange, score_stretch
+from otus.errors import StageError
 from otus.frontend import band_medians
 from otus.inference.dense import score_frames
 from otus.models import Ensemble, FrameNetwork, WindowMean
@@ -93,6 +94,46 @@ def test_long_stretches_go_through_the_network_in_pieces(monkeypatch):
     network.seen.clear()
     np.testing.assert_allclose(scores(network), expected, atol=1e-4)
     assert len(network.seen) == 7 and max(network.seen) == 414
+
+
+class Full(Echo):
+    """Runs out of memory with more than `most` frames."""
+
+    def __init__(self, most, error, block_frames=None):
+        super().__init__(7, block_frames)
+        self.most, self.error = most, error
+
+    def forward(self, x):
+        logits = super().forward(x)
+        if x.shape[-1] > self.most:
+            raise self.error
+        return logits
+
+
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
+def test_a_stretch_that_does_not_fit_is_scored_in_smaller_pieces(error):
+    network = Full(700, error)
+    np.testing.assert_allclose(scores(network), scores(Echo(7)), atol=1e-4)
+    assert network.seen == [2500, 2500, 2055, 1031, 519, 526, 526, 526, 459]
+
+
+@pytest.mark.parametrize(("most", "block"), [(200, None), (70, 64)])
+def test_what_cannot_be_smaller_is_said(most, block):
+    network = Full(most, NO_MEMORY[0], block)
+    with pytest.raises(StageError, match=r"^memory ran out while \d+ frames were scored, .* fewer at a time;[^\n]*$"):
+        scores(network)
+    assert len(network.seen) == (6 if block is None else 1)
+
+
+def test_an_error_of_another_kind_is_not_hidden():
+    with pytest.raises(RuntimeError, match="shapes"):
+        scores(Full(9, RuntimeError("shapes cannot be multiplied")))
 
 
 @examples(max_examples=40, deadline=None)

@@ -463,6 +463,17 @@ def test_validation_of_a_fold_is_every_other_group_once(evaluation):
             assert evaluation.operating_points[fold.fold][label].n_calls == (others["label"] == label).sum()
 
 
+def test_where_a_fold_tests_a_site_its_own_validation_recordings_choose_alone():
+    folds, annotations = corpus()
+    of_sites = [replace(fold, recordings=fold.recordings.assign(part=f"site_{fold.fold}")) for fold in folds]
+    result = evaluate(of_sites, annotations)
+    for fold in of_sites:
+        val = fold.recordings[fold.recordings["split"] == "val"]
+        own = annotations[annotations["recording_id"].isin(val["recording_id"])]
+        for label in LABELS:
+            assert result.operating_points[fold.fold][label].n_calls == (own["label"] == label).sum()
+
+
 def test_single_split_uses_its_own_validation_recordings():
     folds, annotations = corpus()
     result = evaluate(folds[:1], annotations)

@@ -133,9 +133,8 @@ NETWORKS = {
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_chunked_and_unchunked_scores_agree(corpus, tmp_path, kind):
     net = NETWORKS[kind]
-    context_s = 4.0 if net.block_frames is None else 0.0  # blocks are read whole, wherever a chunk ends
     predict(corpus, tmp_path / "whole.parquet", chunk_s=1000, net=net)
-    predict(corpus, tmp_path / "parts.parquet", chunk_s=0.7, context_s=context_s, net=net)
+    predict(corpus, tmp_path / "parts.parquet", chunk_s=0.7, context_s=0.0, net=net)
     whole, classes, hop_s = read_scores([tmp_path / "whole.parquet"], only={"a", "b", "c"})
     parts, _, _ = read_scores([tmp_path / "parts.parquet"], only={"a", "b", "c"})
     assert classes == ["hum"] and hop_s == 0.01
@@ -191,9 +190,16 @@ def test_scores_that_are_not_finite_are_failures(corpus, tmp_path):
     assert set(result.items["error_class"]) == {"FloatingPointError"}
 
 
-def test_chunks_with_too_little_context_are_refused(corpus, tmp_path):
-    with pytest.raises(StageError, match=r"chunking\.context_s"):
-        predict(corpus, tmp_path / "s.parquet", chunk_s=1.0, context_s=0.01)
+def test_scores_do_not_depend_on_the_context_of_the_chunks(corpus, tmp_path):
+    """Not even those of a network that sees more than the chunks bring."""
+    net = WindowMean(network("dense_resnet"), 500).eval()
+    found = []
+    for name, context_s in (("none", 0.0), ("usual", 4.0)):
+        predict(corpus, tmp_path / f"{name}.parquet", chunk_s=1.0, context_s=context_s, net=net)
+        found.append(read_scores([tmp_path / f"{name}.parquet"], only={"a", "b", "c"})[0])
+    assert set(found[0]) == {"a", "b", "c"}
+    for recording_id, logits in found[0].items():
+        np.testing.assert_array_equal(logits, found[1][recording_id])
 
 
 def test_items_are_a_table(corpus, tmp_path):

@@ -183,7 +183,9 @@ def test_other_front_ends_are_told_in_plain_words():
     shown = model_card(facts(folds={1: fold_facts(card=fbank)}))
     assert "nothing but the training data below, and from what its encoder" in shown
     assert "| 21 (stage 1), 25 (stage 2) |" in shown
-    assert "the level of a recording matters" in shown and "neither stored nor counted" in shown
+    assert "the level of a recording matters" in shown and "neither stored nor counted, except its last bl" in shown
+    first = [fold_facts(number, card=fbank | {"best_stages": [1, 1]}) for number in (1, 2)]
+    assert "neither stored nor counted.\n" in model_card(facts(folds=dict(enumerate(first, start=1))))
 
 
 def test_files_groups_and_points_are_listed(page):
@@ -239,12 +241,22 @@ def test_parts_that_folds_test_are_named():
     assert "a new place may do worse" not in page and "a new place may do worse" in model_card(facts())
 
 
+def test_it_says_whose_validation_chose_the_points(page):
+    pooled, alone = "not wholly blind to them", "the validation recordings of the fold alone"
+    assert pooled in page and alone not in page and "No fold trained on a recording of a group" in page
+    leaky = model_card(facts(settings=DatasetSettings(strategy="random"), by="site"))
+    assert pooled not in leaky and alone not in leaky
+    for one in (facts(by="site", metrics=metrics(part="fen")), facts(folds={1: fold_facts(1)})):
+        shown = model_card(one)
+        assert alone in shown and pooled not in shown
+
+
 def test_leaky_variants_are_marked_at_the_top_and_in_the_caveats():
     for one in (facts(settings=DatasetSettings(strategy="random")), facts(metrics=metrics(leaky=True))):
         page = model_card(one)
         assert "Leaky" in page.partition("## ")[0]
         assert "**Leaky**" in page.partition("## Caveats")[2]
-        assert "No fold used a recording" not in page and "without the groups that the fold tests" not in page
+        assert "No fold trained on" not in page and "less every recording of the groups" not in page
 
 
 def test_imported_checkpoints_are_flagged():
@@ -253,9 +265,17 @@ def test_imported_checkpoints_are_flagged():
     page = model_card(facts(folds={1: fold_facts(card=card(imported=known, training=settings))}))
     assert f"from the checkpoint of another program (file: ANIMAL_SPOT.pk; sha256: {'d' * 64})" in page
     assert "**Imported**" in page and "the checkpoint was taken as it is" in page
-    weights = card(architecture="timm", network={"weights": "/some/where/w.safetensors"})
-    assert "the file of weights w.safetensors" in model_card(facts(folds={1: fold_facts(card=weights)}))
+    (_, learnt, *_), *_ = tables_of(page, "Training data")
+    assert learnt[1] == "training" and learnt[4] == "0", "no group taught anything"
     assert "Origin" in model_card(facts()) and "another program" not in model_card(facts())
+
+
+@pytest.mark.parametrize("weights", [None, "/some/where/w.safetensors"])
+def test_weights_that_a_training_started_from_are_named(weights):
+    settings = card()["training"] | {"timm": {"backbone": "resnet18", "weights": weights}}
+    stored = card(architecture="timm", training=settings, network={"backbone": "resnet18", "weights": None})
+    page = model_card(facts(folds={1: fold_facts(card=stored)}))
+    assert ("started from the file of weights w.safetensors." in page) == bool(weights) and "/some/where" not in page
 
 
 def test_few_calls_and_notes_are_caveats_and_each_note_stands_once():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otus.training import prefetch
-from otus.training.prefetch import prefetched
+from otus.training.prefetch import prefetched, several_at_once
 
 
 def readers():
@@ -118,3 +118,26 @@ def test_two_readers_do_not_mix():
     pairs = list(zip(prefetched(iter(range(20))), prefetched(iter("abcdefghijklmnopqrst")), strict=True))
     assert pairs == list(zip(range(20), "abcdefghijklmnopqrst", strict=True))
     assert not readers()
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 30])
+def test_several_are_read_at_once_and_come_in_order(n):
+    together = threading.Barrier(min(n, 2)) if n else None
+
+    def read(i):
+        if i < 2:
+            together.wait(10)
+        return i
+
+    assert several_at_once(read, range(n)) == list(range(n))
+    assert not [t for t in threading.enumerate() if t.name.startswith("reader")]
+
+
+def test_of_several_errors_the_first_is_raised():
+    def read(i):
+        time.sleep(0.02 if i == 2 else 0)
+        if i in (2, 5):
+            raise OSError(f"file {i}")
+
+    with pytest.raises(OSError, match="file 2"):
+        several_at_once(read, range(9))

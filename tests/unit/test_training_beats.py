@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -22,12 +23,14 @@ from otus.errors import DataError
 from otus.frontend import beats_frontend
 from otus.models.beats import Beats, beats_ensemble
 from otus.models.card import load_card, load_model, save_model
+from otus.report.model_card import _origin
 from otus.stopping import StoppedError
 from otus.training import loop, train_fold
 from otus.training.beats import TokenObjective, TokenStore, learning_from_beats
 from otus.training.cuts import ClipPosition, CutPlan, FeatureStore, drawn_cuts
 from otus.training.frames import FrameObjective, learning_from_frames
 from otus.training.material import read_material
+from otus.training.stage import _card, _Task
 from otus.training.validation import score_store
 
 #: Much shorter than the real ones: recordings of 6 s have five blocks, and transformers are slow.
@@ -507,6 +510,12 @@ def test_a_card_of_an_image_backbone_does_not_ask_for_its_file_of_weights_again(
     material = read_material(folder, tables, ["hum"])
     learning = learning_from_frames(material, tables.clips, ["hum"], settings, iou=0.4, device=CPU)
     assert learning.network == TimmSettings(backbone="test_resnet", head_channels=8)
+    network = learning.new_network()
+    task = _Task("m", 1, ["hum"], settings, 1, tables.digest())
+    card = _card(task, material, learning, [loop.TrainedModel(network, 1, {}, [])], network)
+    save_model(tmp_path / "m.safetensors", tmp_path / "card.json", network, card)
+    written = json.loads((tmp_path / "card.json").read_text())
+    assert _origin(written).endswith("started from the file of weights backbone.safetensors."), "people are told still"
 
 
 # What cannot be

@@ -1,6 +1,8 @@
 """Where training cuts lie, how often each clip comes up, and the truth of their frames."""
 
 import dataclasses
+import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -57,6 +59,9 @@ class Rulers:
 
     def n_frames(self, index):
         return self.lengths[index]
+
+    def read_all(self, stretches):
+        return [self.read(*stretch) for stretch in stretches]
 
     def read(self, index, start, end):
         assert 0 <= start <= end <= self.lengths[index], "nothing outside a recording is read"
@@ -252,6 +257,55 @@ def test_what_is_balanced_comes_up_equally_often(corpus, balance):
     assert n_cuts(clips, by_default) == max(160, 10 * len(set(strata)) * max(Counter(strata).values()))
 
 
+def test_an_epoch_stays_short_however_unequal_the_strata_are(corpus):
+    """A call in each of 200 groups, and 100 in one: all groups come up equally often, not all calls."""
+    clips = [ClipPosition(0, i, i + 1, 0, stratum=max(0, i - 99)) for i in range(300)]
+    cut_plan = plan(cuts_per_epoch=None, length=1, target_share=1.0)
+    assert n_cuts(clips, cut_plan) == 1200, "four for each call, not 201 times 100"
+    found, _ = frames_drawn(Rulers(corpus[0][0], [1000]), clips, cut_plan)
+    times = Counter(max(0, int(i) - 99) for i in found[:, 0])
+    assert len(times) == 201 and max(times.values()) - min(times.values()) <= 1
+    alike = [ClipPosition(0, i, i + 1, 0, stratum=i // 2) for i in range(300)]
+    assert n_cuts(alike, cut_plan) == 300, "nothing is cut short where strata are equal"
+
+
+def test_many_strata_are_drawn_in_no_time(corpus):
+    clips = [ClipPosition(0, 1, 2, 0, stratum=i) for i in range(20_000)]
+    began = time.process_time()
+    next(cuts.drawn_cuts(Rulers(corpus[0][0], [1000]), clips, plan(cuts_per_epoch=4), np.random.default_rng(0)))
+    assert time.process_time() - began < 3
+
+
+def test_what_is_not_kept_is_read_by_several_threads_and_has_the_same_bits(corpus, monkeypatch):
+    readers, real = set(), cuts.read_features
+
+    def noted(*args):
+        readers.add(threading.current_thread().name)
+        return real(*args)
+
+    def drawn():
+        generator = np.random.default_rng(3)
+        clips, reads = positions(corpus[0]), store(corpus[0], budget=0)
+        return list(draw_batches(reads, clips, plan(), n_classes=1, onset_frames=2, generator=generator))
+
+    monkeypatch.setattr(cuts, "read_features", noted)
+    found = drawn()
+    assert all(name.startswith("reader") for name in readers)
+    monkeypatch.setattr(cuts, "several_at_once", lambda read, what: [read(one) for one in what])
+    for a, b in zip(found, drawn(), strict=True):
+        assert all(torch.equal(x, b.tensors()[name]) for name, x in a.tensors().items()) and a.sources == b.sources
+
+
+def test_what_is_kept_does_not_depend_on_how_many_are_asked_for_at_once(corpus):
+    room = 2 * FRONTEND.bands * 600 * 2
+    together, alone = store(corpus[0], budget=room), store(corpus[0], budget=room)
+    stretches = [(2, 0, 30), (0, 5, 10), (2, 590, 600), (1, 0, 600)]
+    found = together.read_all(stretches)
+    for x, stretch in zip(found, stretches, strict=True):
+        assert torch.equal(x, alone.read(*stretch))
+    assert together.kept() == alone.kept() == [2, 0]
+
+
 def test_a_clip_of_a_recording_that_is_not_opened_is_left_out(corpus):
     rows = [clip_row("t0", 1.0, 1.5, "target", "hum"), clip_row("elsewhere", 1.0, 1.5, "target", "hum")]
     clips = clip_positions(corpus[0], table("clips", rows), hop_s=0.01, targets=["hum"], balance="both")
@@ -343,8 +397,8 @@ def test_batches_that_were_done_are_drawn_again_but_not_read(corpus, draw):
     drawn = []
     for skip in (0, 2):
         counted, reads = store(train, budget=0), []
-        real = counted.read
-        counted.read = lambda *args, real=real, reads=reads: reads.append(args) or real(*args)
+        real = counted.read_all
+        counted.read_all = lambda stretches, real=real, reads=reads: reads.extend(stretches) or real(stretches)
         drawn.append(
             list(draw(counted, positions(train), plan(), generator=np.random.default_rng(5), skip=skip, **options))
         )

@@ -124,6 +124,51 @@ def test_an_error_that_has_nothing_to_do_with_memory_is_not_hidden(tmp_path):
         train(tmp_path, Script(), Hungry(3, RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
 
 
+class Normed(nn.Module):
+    """With running statistics, which every part that goes through moves; the second part does not fit once."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(5)
+        self.norm, self.out, self.sizes, self.seen = nn.BatchNorm1d(3), nn.Linear(3, 1), [], []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        self.seen.append(int(self.norm.num_batches_tracked))
+        if self.sizes in ([8], [8, 4, 4]):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.out(self.norm(x))
+
+
+def test_memory_that_runs_out_does_not_move_running_statistics(tmp_path):
+    """As if the part that fitted, before one that did not, had never gone through."""
+    network = Normed()
+    train(tmp_path, Script([0.1], batches=1), network, how=settings(1))
+    assert network.sizes == [8, 4, 4, 2, 2, 2, 2]
+    assert network.seen == [0, 0, 1, 0, 1, 2, 3]
+
+
+class Greedy(Script):
+    """Fails in one of the things that the objective does."""
+
+    def __init__(self, where, error):
+        super().__init__()
+        setattr(self, where, self.fail)
+        self.error = error
+
+    def fail(self, *_):
+        raise self.error
+
+
+@pytest.mark.parametrize("where", ["vary", "judge", "batches"])
+def test_memory_that_runs_out_elsewhere_is_said_in_a_sentence(tmp_path, where):
+    for error in (torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("x: can't allocate memory: y")):
+        with pytest.raises(StageError, match=r"^training: the memory, .* does not suffice; lower [^\n]*batch_size"):
+            train(tmp_path, Greedy(where, error))
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(tmp_path, Greedy(where, RuntimeError("shapes")))
+
+
 # Divergence
 
 

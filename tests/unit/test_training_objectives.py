@@ -31,6 +31,7 @@ from otus.config import AugmentationSettings, OptimisationSettings, TrainingSett
 from otus.dense import FrameRange, score_stretch
 from otus.models import Ensemble, FrameNetwork, WindowMean
 from otus.selections import NO_WINDOW
+from otus.training import frames
 from otus.training.cuts import Batch
 from otus.training.frames import (
     FrameMaterial,
@@ -166,6 +167,33 @@ def test_the_loss_of_a_window_is_that_of_the_mean_of_its_frames(corpus):
     )
 
 
+def test_a_window_counts_if_half_of_it_does_after_augmentation(corpus):
+    learns = objective(corpus, WindowObjective, length=20)
+    valid = torch.ones(3, 20)
+    valid[0, :10], valid[1, :11], valid[2, 15:] = 0.0, 0.0, 0.0
+    batch = dataclasses.replace(a_batch(n_classes=1), valid=valid)
+    logits = torch.randn(3, 2, 20)
+    losses = [
+        float(learns.loss(Given(logits[i : i + 1]), batch.part(i, i + 1).having({"valid": torch.ones(1, 20)})))
+        for i in range(3)
+    ]
+    assert learns.weight(batch) == 2
+    assert float(learns.loss(Given(logits), batch)) == pytest.approx(losses[0] + losses[2], rel=1e-6)
+
+
+def test_windows_that_are_stretched_in_time_still_count(corpus):
+    how = NOTHING.model_copy(update={"stretch_time": 1.5})
+    learns = objective(corpus, WindowObjective, augmentation=how, length=40, margin=9, cuts_per_epoch=64, batch_size=64)
+    (batch,) = learns.batches(3, 0)
+    assert learns.weight(learns.vary(batch, torch.Generator().manual_seed(1))) > 0.9 * learns.weight(batch)
+
+
+def test_the_number_of_batches_is_counted_once(corpus, monkeypatch):
+    learns = objective(corpus)
+    monkeypatch.setattr(frames, "n_cuts", None)
+    assert learns.n_batches() == 3
+
+
 @examples(max_examples=40, deadline=None)
 @given(n_frames=st.integers(1, 60), width=st.integers(1, 30), seed=st.integers(0, 99))
 def test_the_mean_over_windows_is_a_moving_average(n_frames, width, seed):
@@ -269,7 +297,10 @@ def test_the_window_of_the_clip_objective_is_the_median_call_or_what_is_set(corp
 @pytest.mark.parametrize(("settings", "inference"), [(SETTINGS, "dense"), (RECURRENT, "blocks")])
 @pytest.mark.parametrize("goal", ["frame", "clip"])
 def test_networks_answer_together_as_they_will_predict(corpus, settings, inference, goal):
-    found = learning(corpus, **settings.model_copy(update={"objective": goal}).model_dump(exclude_defaults=True))
+    chosen = settings.model_copy(update={"objective": goal}).model_dump(exclude_defaults=True)
+    if goal == "clip":
+        del chosen["cut_frames"]
+    found = learning(corpus, **chosen)
     assert found.inference == inference
     networks = [found.new_network() for _ in range(2)]
     both = found.together(networks)

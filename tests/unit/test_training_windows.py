@@ -228,8 +228,36 @@ def test_memory_changes_no_bit(root, noise_probability):
 def test_memory_ends_with_the_budget(root):
     objective = learning(root, having(cache_mb=1)).objective
     list(objective.batches(1, 0))
-    used = sum(power.numel() * 4 for power in objective.train._kept.values())
+    used = sum(power.numel() * power.element_size() for power in objective.train._kept.values())
     assert 0 < used <= 0.75 * 2**20
+
+
+@pytest.mark.parametrize("pitch", [1.0, 1.2, 1.5, 4.0])
+@pytest.mark.parametrize("compression", ["linear", "mel"])
+def test_only_what_the_network_sees_is_kept(root, pitch, compression):
+    """The windows are the same as those of whole spectra."""
+    how = QUIET.model_dump() | {"stretch_pitch": pitch}
+    changed = having(augmentation=how, resnet18=WINDOWS | {"high_hz": 800, "compression": compression})
+    objective, whole = (learning(root, changed).objective for _ in range(2))
+    whole.train._bins = 129
+    for seed in range(20):
+        assert torch.equal(objective._example(seed % 16, seed), whole._example(seed % 16, seed))
+    kept = objective.train._kept[0]
+    assert kept.element_size() == 2 and kept.shape[1] == objective.train._bins
+    assert objective.train._bins < 129
+    assert objective.val._bins < 30, "val clips keep their pitch"
+
+
+def test_an_epoch_takes_as_many_clips_as_are_asked_for_and_all_in_time(root):
+    objective = learning(root, having(cuts_per_epoch=6, batch_size=3)).objective
+    assert objective.n_batches() == 2
+    seen = set()
+    objective._example = lambda index, seed: seen.add(index) or torch.zeros(1, 20, 32)
+    assert sum(map(len, objective.batches(1, 0))) == len(seen) == 6, "no clip twice"
+    for seed in range(20):
+        list(objective.batches(seed, 0))
+    assert seen == set(range(16))
+    assert learning(root, having(cuts_per_epoch=1000)).objective.n_batches() == 4
 
 
 def test_augmentation_follows_its_settings(root):
@@ -447,7 +475,7 @@ def test_the_preset_is_animal_spot(tmp_path):
     (tmp_path / "corpus.yaml").write_text("corpus: {root: x, annotations: [{files: '*.txt'}], targets: [hum]}\n")
     preset = Path(__file__).parents[2] / "config" / "animal_spot.yaml"
     config = load_config([tmp_path / "corpus.yaml", preset])
-    assert list(config.training) == ["animal_spot"]
+    assert list(config.training) == ["default", "animal_spot"] and config.training["default"] == TrainingSettings()
     found = config.training["animal_spot"]
     assert (found.optimisation.method, found.optimisation.schedule) == ("adam", "plateau")
     assert found.optimisation.learning_rate == pytest.approx(1e-5 * found.batch_size)

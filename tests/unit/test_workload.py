@@ -90,8 +90,23 @@ def test_a_checkpoint_taken_as_it_is_is_only_validated():
     taken = {"architecture": "resnet18", "resnet18": {"checkpoint": "a.pk"}}
     none, one, two = (loads(sized(), "train_model", **training(epochs=n, **taken)).work for n in (0, 1, 2))
     assert 0 < none < one
-    assert two - one == pytest.approx(one - none), "an epoch takes every clip once, whatever cuts_per_epoch says"
-    assert loads(sized(), "train_model", **training(epochs=2, cuts_per_epoch=9, **taken)).work == two
+    assert two - one == pytest.approx(one - none), "an epoch takes every clip once"
+    assert loads(sized(), "train_model", **training(epochs=2, cuts_per_epoch=10**9, **taken)).work == two
+    assert loads(sized(), "train_model", **training(epochs=2, cuts_per_epoch=9, **taken)).work < two
+
+
+def test_a_balanced_training_is_planned_for_the_most_cuts_that_it_may_take(monkeypatch):
+    monkeypatch.setattr(workload, "corpus_size", lambda inventory, settings: sized(calls=10**6))
+
+    def planned(balance, targets):
+        config = {"corpus": {"root": "r", "targets": list(targets)}, "training": {"m": {"balance": balance}}}
+        return workload._learnt_from(Workload(Config.model_validate(config))._job({"training": "m"}))[0]
+
+    plain = planned("none", "a")
+    assert planned("labels", "a") == plain
+    assert planned("labels", "ab") == pytest.approx(2 * plain, rel=1e-4)
+    assert planned("labels", "abcdefg") == planned("groups", "a") == planned("both", "a")
+    assert planned("groups", "a") == pytest.approx(4 * plain, rel=1e-4)
 
 
 BEATS = {"checkpoint": "b.pt", "sha256": "0" * 64}
@@ -108,7 +123,7 @@ def test_every_architecture_has_its_cost():
     }
     found = {}
     for name, section in sections.items():
-        hop = {} if name == "beats" else {"frontend": {"hop_s": 0.01}}  # a BEATs has a hop of its own
+        hop = {} if name in ("beats", "resnet18") else {"frontend": {"hop_s": 0.01}}  # these have hops of their own
         model = training(architecture=name, **{name: section}, **hop)
         found[name] = loads(sized(), "predict_shard", **model)
     assert found["beats"].work > found["timm"].work > found["dense_resnet"].work
@@ -236,6 +251,7 @@ def test_a_window_of_animal_spot_takes_what_others_have_measured():
 
 def test_what_is_repeated_here_is_as_elsewhere():
     assert cuts._FEWEST_CUTS == workload._FEWEST_CUTS
+    assert cuts._MOST_CUTS_PER_CALL == workload._MOST_CUTS_PER_CALL
     assert cuts._BLOCK_SAMPLES == workload._BLOCK_SAMPLES
     clips = [cuts.ClipPosition(0, 0, 1, 0)] * 600
     settings = TrainingSettings()

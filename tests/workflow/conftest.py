@@ -17,7 +17,7 @@ DEMO = REPOSITORY / "config" / "config.yaml"
 #: A demo corpus and a training that take seconds.
 SMALL = {
     "corpus": {"root": "corpus", "demo": {"recordings": 12, "duration_s": 20.0}},
-    "training": {"dense": {"members": 2, "epochs": 3, "cuts_per_epoch": 64}},
+    "training": {"default": {"members": 2, "epochs": 3, "cuts_per_epoch": 64}},
     "chunking": {"shards": 2, "chunk_s": 12.0},
     "evaluation": {"bootstrap": 200},
     "report": {"examples": 2},

@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 SHORT = {
     "results_dir": "results",
-    "training": {"dense": {"members": 1, "epochs": 8, "cuts_per_epoch": 96}},
+    "training": {"default": {"members": 1, "epochs": 8, "cuts_per_epoch": 96}},
     "evaluation": {"bootstrap": 200},
 }
 

@@ -40,7 +40,7 @@ def test_boobook_is_twenty_one_jobs(workflow, otus_data):
 def test_jobs_grow_with_models_and_shards_and_never_with_files(workflow):
     more = {
         "datasets": {"grouped": {}, "quiet": {"noise_per_target": 1}},
-        "training": {"dense": {}, "wide": {"tcn": {"temporal_channels": 96}}},
+        "training": {"default": {}, "wide": {"tcn": {"temporal_channels": 96}}},
         "chunking": {"shards": 3},
     }
     planned = workflow(DEMO, more).planned()
@@ -79,7 +79,7 @@ def refused(flow, sentence, *arguments):
 
 def test_a_misspelt_key_names_the_nearest_one(workflow):
     refused(workflow(DEMO, {"trainig": {}}), "unknown key 'trainig'; did you mean 'training'?")
-    refused(workflow(DEMO, {"training": {"dense": {"epoch": 3}}}), "did you mean 'epochs'?")
+    refused(workflow(DEMO, {"training": {"default": {"epoch": 3}}}), "did you mean 'epochs'?")
 
 
 def test_a_missing_folder_is_named(workflow, tmp_path):
@@ -106,6 +106,12 @@ def tiny(tmp_path):
         "split": {"folds": 3},
         "results_dir": str(tmp_path / "out"),
     }
+
+
+def test_the_layer_of_animal_spot_is_planned_beside_the_default(workflow, tiny):
+    _, config = tiny
+    planned = workflow(config, REPOSITORY / "config" / "animal_spot.yaml").planned()
+    assert (planned["train_model"], planned["evaluate_model"]) == (2 * 3, 2)
 
 
 def test_an_empty_corpus_is_refused(workflow, tiny):

@@ -280,7 +280,7 @@ def test_a_refused_submission_ends_with_what_failed_and_how_to_go_on(before_trai
     done = flow.run(*arguments, OTUS_GENERIC_SUBMIT=str(submit))
     text = done.stdout + done.stderr
     assert done.returncode == 1 and "Traceback" not in text
-    block = text[text.rindex("train_model  dataset grouped, training dense, fold 1") :]
+    block = text[text.rindex("train_model  dataset grouped, training default, fold 1") :]
     assert "qsub: no such queue" in block.splitlines()[1], "the reason"
     assert re.search(rf"rerun +snakemake .*--profile {re.escape(str(GENERIC))} ", block)
     threads, memory, minutes, gpus, script = words.read_text().splitlines()

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.real]
 SHORT = {
     "results_dir": "results",
     "split": {"folds": None},
-    "training": {"dense": {"members": 1, "epochs": 4, "cuts_per_epoch": 96}},
+    "training": {"default": {"members": 1, "epochs": 4, "cuts_per_epoch": 96}},
     "evaluation": {"bootstrap": 200},
     "report": {"examples": 2},
 }

@@ -18,7 +18,7 @@ VARIANTS = {
         "random": {"strategy": "random", "noise_per_target": 1.5},
     },
     "split": {"folds": None},
-    "training": {"dense": {"members": 1, "epochs": 2, "cuts_per_epoch": 32}},
+    "training": {"default": {"members": 1, "epochs": 2, "cuts_per_epoch": 32}},
     "clip_files": {"spectrograms": {"max_per_class": 3}, "audio": True},
 }
 
@@ -53,12 +53,12 @@ def test_only_the_leaky_variant_shares_anything(results):
 def test_every_table_marks_what_is_leaky(results, name):
     found = read_table(results / f"{name}.parquet", name)
     assert (found["leaky"] == found["model"].str.startswith("random")).all()
-    assert set(found["model"]) == {f"{variant}-dense" for variant in VARIANTS["datasets"]}
+    assert set(found["model"]) == {f"{variant}-default" for variant in VARIANTS["datasets"]}
 
 
 def test_the_report_marks_what_is_leaky(results):
     page = (results / "report.html").read_text()
-    assert "random-dense" in page and "leaky" in page
+    assert "random-default" in page and "leaky" in page
     assert "LEAKY" in (results / "datasets" / "random" / "files" / "dataset.html").read_text()
     assert "LEAKY" not in (results / "datasets" / "grouped" / "files" / "dataset.html").read_text()
 
@@ -124,5 +124,5 @@ def test_the_counts_of_a_leaky_variant_are_those_of_its_own_time(results):
     tested = splits[splits["split"] == "test"]
     seconds = (tested["end_sample"] - tested["start_sample"]) / tested["recording_id"].map(recordings["sample_rate"])
     metrics = pd.read_csv(results / "metrics.csv")
-    own = metrics[(metrics["model"] == "random-dense") & (metrics["split"] == "test")]
+    own = metrics[(metrics["model"] == "random-default") & (metrics["split"] == "test")]
     assert own["hours"].to_numpy() == pytest.approx(seconds.sum() / 3600)

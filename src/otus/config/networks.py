@@ -82,6 +82,12 @@ class Resnet18Settings(Settings):
     )
     sha256: Sha256 | None = Field(None, description="SHA-256 that the checkpoint must have.")
 
+    @model_validator(mode="after")
+    def _checkpoint_of_digest(self) -> "Resnet18Settings":
+        if self.sha256 and not self.checkpoint:
+            raise ValueError("sha256 is set, but there is no checkpoint that it could be compared with; set checkpoint")
+        return self
+
 
 class BeatsSettings(Settings):
     """A BEATs encoder (Chen et al. 2022) with a frame head; 16 kHz, one token each 160 ms (extra `beats`)."""
@@ -95,7 +101,8 @@ class BeatsSettings(Settings):
     cache_tokens: bool = Field(
         True,
         description="What the frozen encoder makes of the recordings is kept in memory, within cache_mb; stage 1 is "
-        "then many times faster, and not augmented.",
+        "then many times faster, and not augmented, whatever augmentation says (stage 2 is). With or without, "
+        "cuts_per_epoch and batch_size count blocks of 5.12 s.",
     )
     unfreeze_blocks: int = Field(
         0, ge=0, description="Stage 2: so many of the last blocks learn as well, from the best of stage 1; 0 = none."
@@ -121,4 +128,6 @@ class TimmSettings(Settings):
     def _digest_of_weights(self) -> "TimmSettings":
         if self.weights and not self.sha256:
             raise ValueError("weights need sha256, the digest that the file must have")
+        if self.sha256 and not self.weights:
+            raise ValueError("sha256 is set, but there are no weights that it could be compared with; set weights")
         return self

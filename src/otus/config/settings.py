@@ -16,7 +16,9 @@ class ChunkSettings(Settings):
 
     chunk_s: Positive = Field(120.0, description="Longest stretch of a recording that one step scores.")
     context_s: Annotated[float, Field(ge=0.0)] = Field(
-        4.0, description="Audio read on either side, so that chunked scores equal unchunked ones."
+        4.0,
+        description="Context on either side that the table of chunks notes, for programs that read chunks alone; "
+        "scores never depend on it.",
     )
     shards: int = Field(1, ge=1, description="Prediction jobs per model.")
 
@@ -32,7 +34,7 @@ class PredictionSettings(Settings):
 class DecodingSettings(Settings):
     """The grid of decodings that validation chooses from. Scores are probabilities here.
 
-    The first value of each list is the usual one: another wins only if it is better by more than one call is worth.
+    The first value of each list is the usual one: another wins only if it is better by more than half a call is worth.
     """
 
     merge: Literal["hysteresis", "threshold", "union"] = Field(

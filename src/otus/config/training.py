@@ -1,6 +1,7 @@
 """Settings of one training configuration: the network, what it hears, learns from and is optimised by."""
 
 import math
+from operator import attrgetter
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -19,6 +20,34 @@ from otus.config.networks import (
 #: Batches that a training learns from if nothing is set, within limits of its epochs.
 _BATCHES, _EPOCHS = 500, (5, 40)
 
+
+#: Keys that do nothing, by the choice that makes them so: each is refused unless it has its default.
+_UNHEEDED: dict[tuple[str, str], tuple[str, ...]] = {
+    ("architecture", "resnet18"): (
+        "frontend",
+        "clip_s",
+        "cut_frames",
+        "target_share",
+        "balance",
+        "optimisation.positive_weight",
+        "optimisation.onset_weight",
+        "optimisation.focal_gamma",
+        "augmentation.tilt_db",
+        "augmentation.mix_probability",
+        "augmentation.mix_low_db",
+        "augmentation.mix_high_db",
+        "augmentation.mixup_probability",
+        "augmentation.shift_bands",
+        "augmentation.shift_time",
+        "augmentation.masks",
+    ),
+    ("architecture", "beats"): ("frontend", "cut_frames"),
+    ("objective", "frame"): ("clip_s",),
+    ("objective", "clip"): ("cut_frames", "optimisation.onset_weight"),
+    ("optimisation.schedule", "cosine"): ("optimisation.plateau_patience", "optimisation.plateau_factor"),
+    ("optimisation.schedule", "plateau"): ("optimisation.warm_up",),
+    ("optimisation.method", "adam"): ("optimisation.weight_decay",),
+}
 
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -126,7 +155,7 @@ class TrainingSettings(Settings):
         "learn whether they show a call, as older pipelines do it (always for resnet18).",
     )
     clip_s: Positive | None = Field(
-        None, description="Window of the clip objective; null = the median call (resnet18 has its own)."
+        None, description="Window of objective: clip; null = the median call. A resnet18 has window_s instead."
     )
     frontend: FrontendSettings = Field(default_factory=FrontendSettings, description="Spectrogram.")
     augmentation: AugmentationSettings = Field(
@@ -145,17 +174,29 @@ class TrainingSettings(Settings):
         "the checkpoint of a resnet18 as it is.",
     )
     validate_every: int = Field(1, ge=1, description="Epochs from one validation to the next.")
-    patience: int = Field(15, ge=1, description="Stop after this many validations without a better one.")
+    patience: int = Field(
+        15,
+        ge=1,
+        description="Stop after this many validations without a better one. They use the usual decodings, whatever "
+        "evaluation.decoding says, so that another decoding needs no other training.",
+    )
     cuts_per_epoch: int | None = Field(
-        None, ge=1, description="Training cuts drawn in an epoch; null = so many that every call comes up, 160 or more."
+        None,
+        ge=1,
+        description="Training cuts drawn in an epoch; null = so many that every call comes up, 160 or more. Of a "
+        "resnet18 it is clips, each at most once, those of an epoch chosen at random; null = all.",
     )
     batch_size: int = Field(16, ge=1, description="Cuts in a batch.")
     cut_frames: int = Field(256, ge=16, description="Length of a training cut in frames.")
-    target_share: Fraction = Field(0.6, description="Share of cuts around target clips; the rest lies around noise.")
+    target_share: float = Field(
+        0.6, ge=0.1, le=1.0, description="Share of cuts around target clips; the rest lies around noise."
+    )
     balance: Literal["none", "labels", "groups", "both"] = Field(
         "none",
         description="Which target clips come up equally often: those of every label, of every group, of both; "
-        "rare ones then come up several times before a frequent one comes again.",
+        "rare ones then come up several times before a frequent one comes again. An epoch has at most four cuts for "
+        "every target clip: if these are too few for all clips of the frequent ones, each epoch takes other clips of "
+        "them at random.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train; auto takes a GPU if visible.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -163,7 +204,10 @@ class TrainingSettings(Settings):
     )
     threads: int = Field(1, ge=1, description="CPU threads; the last bits of the weights depend on it.")
     cache_mb: int = Field(
-        2000, ge=0, description="Memory for band powers of the recordings; beyond it they are reread."
+        2000,
+        ge=0,
+        description="Memory for band powers of the recordings (spectra of the clips for resnet18); beyond it they are "
+        "reread.",
     )
     tensorboard: bool = Field(False, description="Also write learning curves for TensorBoard (extra `tensorboard`).")
 
@@ -196,24 +240,29 @@ class TrainingSettings(Settings):
                 raise ValueError(f"{name} is set but the architecture is {self.architecture}; drop one of them")
         if self.architecture in ("beats", "timm") and getattr(self, self.architecture) is None:
             raise ValueError(f"architecture {self.architecture} needs the key {self.architecture}")
-        if self.beats:
-            self._check_beats(self.beats)
         if self.epochs == 0 and not (self.architecture == "resnet18" and self.resnet18.checkpoint):
             raise ValueError("epochs: 0 needs architecture resnet18 and resnet18.checkpoint")
         return self
 
+    @model_validator(mode="after")
+    def _everything_is_heeded(self) -> "TrainingSettings":
+        for (choice, value), keys in _UNHEEDED.items():
+            for key in keys if attrgetter(choice)(self) == value else ():
+                if attrgetter(key)(self) != _default(key):
+                    raise ValueError(f"{key} is set, but {choice}: {value} does nothing with it; drop it")
+        if self.beats:
+            self._check_beats(self.beats)
+        return self
+
     def _check_beats(self, beats: BeatsSettings) -> None:
-        """Refuse what a BEATs would not heed."""
+        """Refuse what a BEATs cannot do."""
         if self.objective == "clip":
             raise ValueError("architecture beats knows the objective frame only")
-        for name in ("frontend", "cut_frames"):
-            if getattr(self, name) != _default(name):
-                raise ValueError(f"{name} is set, but beats has its own; drop it")
         if self.augmentation != _default("augmentation") and beats.cache_tokens and not beats.unfreeze_blocks:
             raise ValueError("augmentation is set, but kept tokens are not augmented; set beats.cache_tokens: false")
 
 
-def _default(name: str) -> object:
-    """What a setting is when nobody sets it."""
-    value: object = TrainingSettings.model_fields[name].get_default(call_default_factory=True)
+def _default(key: str) -> object:
+    """What a setting is when nobody sets it; `key` may have dots."""
+    value: object = attrgetter(key)(TrainingSettings.model_construct())
     return value

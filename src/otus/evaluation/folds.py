@@ -33,6 +33,11 @@ class FoldScores:
     spans: Mapping[str, Mapping[str, Spans]]
     leaky: bool
 
+    @property
+    def by_part(self) -> bool:
+        """Whether the fold tests all of a site, a recorder or a part of the day."""
+        return "part" in self.recordings and bool(self.recordings["part"].notna().any())
+
 
 def read_fold(
     fold: int,

@@ -49,7 +49,8 @@ def evaluate_model(
     The point of a fold is chosen on validation recordings: its own network's and those of the other folds'
     networks, less every recording of a group that the fold tests. A handful of calls, as one fold has them, would
     leave the threshold to chance. Where clips of one recording stand on several sides (leaky), every group is tested
-    in every fold: the point is chosen on the validation time of the fold alone. The calibration is fitted on the same
+    in every fold: the point is chosen on the validation time of the fold alone. So it is where a fold tests a site, a
+    recorder or a part of the day, of which nothing must have been heard before. The calibration is fitted on the same
     recordings, on everything that the chosen decoding finds there.
 
     Calls and selections belong to the side in which their midpoint lies.
@@ -61,7 +62,8 @@ def evaluate_model(
         calls = annotations[annotations["label"] == label]
         for fold in folds:
             tested = set(fold.recordings.loc[fold.recordings["split"] == "test", "group"])
-            eligible = ([fold], set()) if fold.leaky else (folds, tested)
+            alone = fold.leaky or fold.by_part
+            eligible = ([fold], set()) if alone else (folds, tested)
             validation = _validation(*eligible, target, len(classes), calls, unknown)
             point = chosen.setdefault(fold.fold, {})[label] = _choose(validation, fold.grid, settings)
             keys = {"model": model, "layer": LAYER, "fold": fold.fold, "label": label, "leaky": fold.leaky}

@@ -174,7 +174,6 @@ def _score_chunk(job: _Job, path: str, chunk: Any) -> tuple[dict[str, Any], int,
     try:
         info, medians = job.recording(path)
         frames = frames_of_chunk(chunk.start_sample, chunk.end_sample, info, job.card.frontend)
-        _check_context(chunk, info, job.card)
         logits = _logits(job, job.root / path, info, medians, frames)
     except _ITEM_ERRORS as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -198,23 +197,6 @@ def _logits(job: _Job, path: Path, info: AudioInfo, medians: torch.Tensor, frame
     assert not isinstance(network, WindowEnsemble)
     assert isinstance(frontend, Frontend)
     return score_frames(network, path, info, frontend, medians, frames)
-
-
-def _check_context(chunk: Any, info: AudioInfo, card: ModelCard) -> None:
-    """The chunk must bring the context that the network sees, or its scores would depend on where it is cut.
-
-    Networks that score blocks or windows read them whole from the recording, wherever a chunk ends.
-    """
-    if card.inference != "dense":
-        return
-    need_s = card.context_frames * card.frontend.hop_s
-    short_left = chunk.context_left < min(chunk.start_sample, need_s * info.sample_rate)
-    short_right = chunk.context_right < min(info.n_samples - chunk.end_sample, need_s * info.sample_rate)
-    if short_left or short_right:
-        raise StageError(
-            f"predict: the network sees {need_s:.2f} s on either side of a frame, more than the chunks bring; "
-            f"set chunking.context_s to {need_s:.2f} or more."
-        )
 
 
 def _refuse_too_many_failures(items: list[dict[str, Any]], allowed: float) -> None:

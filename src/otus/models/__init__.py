@@ -1,12 +1,14 @@
 """Networks: spectrogram in, frame logits out. One file per architecture; `card` saves and loads them."""
 
 from otus.config import BeatsSettings, CrnnSettings, DenseResnetSettings, TcnSettings, TimmSettings
+from otus.models.beats import Beats
 from otus.models.crnn import Crnn
 from otus.models.dense_resnet import DenseResnet
 from otus.models.ensemble import Ensemble, WindowMean
 from otus.models.network import FrameNetwork, learnt_state
 from otus.models.resnet18 import Resnet18, WindowEnsemble
 from otus.models.tcn import Tcn
+from otus.models.timm_backbone import TimmBackbone
 
 __all__ = [
     "NETWORK_SETTINGS",
@@ -49,10 +51,6 @@ def build_network(settings: FrameNetworkSettings, *, bands: int, n_classes: int)
         case DenseResnetSettings():
             return DenseResnet(bands=bands, n_classes=n_classes, settings=settings)
         case BeatsSettings():
-            from otus.models.beats import Beats  # needs an optional package
-
             return Beats(bands=bands, n_classes=n_classes, settings=settings)
         case TimmSettings():
-            from otus.models.timm_backbone import TimmBackbone  # needs an optional package
-
             return TimmBackbone(bands=bands, n_classes=n_classes, settings=settings)

@@ -5,6 +5,7 @@ from torch import nn
 
 from otus.config import CrnnSettings
 from otus.models.network import FrameNetwork
+from otus.models.temporal import TemporalBlock
 
 #: Each convolution leaves one band of so many.
 _POOL = 4
@@ -14,23 +15,6 @@ _COARSE = 4
 
 #: Frames that are scored at once with a recurrent layer, and the unit of the context around them.
 _BLOCK, _BLOCK_CONTEXT = 1024, 64
-
-
-class _Temporal(nn.Module):
-    """Residual dilated convolution over time."""
-
-    def __init__(self, channels: int, dilation: int, dropout: float) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False),
-            nn.BatchNorm1d(channels),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = x + self.body(x)
-        return out
 
 
 class Crnn(FrameNetwork):
@@ -54,7 +38,7 @@ class Crnn(FrameNetwork):
         self.spectral = nn.Sequential(*layers)
         width = settings.temporal_channels
         self.collapse = nn.Sequential(nn.Conv1d(before * rows, width, 1, bias=False), nn.BatchNorm1d(width), nn.ReLU())
-        self.temporal = nn.Sequential(*(_Temporal(width, d, settings.dropout) for d in settings.dilations))
+        self.temporal = nn.Sequential(*(TemporalBlock(width, d, settings.dropout) for d in settings.dilations))
         units = settings.recurrent_channels
         self.recurrent = nn.GRU(width, units, batch_first=True, bidirectional=True) if units else None
         self.logits = nn.Conv1d(width + 2 * units, 2 * n_classes, 1)

@@ -5,6 +5,7 @@ from torch import nn
 
 from otus.config import TcnSettings
 from otus.models.network import FrameNetwork
+from otus.models.temporal import TemporalBlock
 
 #: Bands of the spectrogram that the first convolution makes one of, and each further one.
 _FIRST, _FURTHER = 4, 2
@@ -27,28 +28,10 @@ class _Spectral(nn.Module):
         return torch.relu(thinned + self.body(thinned))
 
 
-class _Temporal(nn.Module):
-    """Residual dilated convolution over time."""
-
-    def __init__(self, channels: int, dilation: int, dropout: float) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False),
-            nn.BatchNorm1d(channels),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = x + self.body(x)
-        return out
-
-
 class Tcn(FrameNetwork):
     """Frame logits from a spectrogram: (batch, bands, frames) to (batch, 2 * classes, frames).
 
-    All convolutions see a bounded stretch of time. (A recurrent layer on top made it worse on sounds from sources that
-    it had not heard: see docs/benchmarks.md.)
+    All convolutions see a bounded stretch of time; otus.models.crnn adds a recurrent layer.
     """
 
     def __init__(self, *, bands: int, n_classes: int, settings: TcnSettings) -> None:
@@ -61,7 +44,7 @@ class Tcn(FrameNetwork):
         self.spectral = nn.Sequential(*stages)
         width = settings.temporal_channels
         self.collapse = nn.Sequential(nn.Conv1d(before * rows, width, 1, bias=False), nn.BatchNorm1d(width), nn.ReLU())
-        self.temporal = nn.Sequential(*(_Temporal(width, d, settings.dropout) for d in settings.dilations))
+        self.temporal = nn.Sequential(*(TemporalBlock(width, d, settings.dropout) for d in settings.dilations))
         self.logits = nn.Conv1d(width, 2 * n_classes, 1)
         assert self.logits.bias is not None
         nn.init.constant_(self.logits.bias, -2.0)  # calls are rare: start from a low probability

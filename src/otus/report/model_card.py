@@ -62,6 +62,7 @@ def _view(facts: ModelFacts) -> dict[str, Any]:
     return {
         "model": facts.model,
         "leaky": _leaky(facts),
+        "chosen_by": _chosen_by(facts),
         "classes": ", ".join(f"*{_plain(label)}*" for label in classes),
         "result": _result(pooled),
         **_networks(facts),
@@ -109,10 +110,20 @@ def _networks(facts: ModelFacts) -> dict[str, Any]:
     sizes = sorted({fold.parameters // members for fold in facts.folds.values()})
     return {
         "architecture": f"{card['architecture']}, {_ARCHITECTURES[card['architecture']]}",
-        "frozen": card["architecture"] == "beats",
+        "encoder": _encoder(facts),
         "parameters": " or ".join(f"{size:,}" for size in sizes),
         "parts": f"{each}, in each of the {folds} folds of a cross-validation" if folds > 1 else each,
     }
+
+
+def _encoder(facts: ModelFacts) -> str:
+    """Where the weights of a BEATs encoder are; empty for other networks."""
+    if _card(facts)["architecture"] != "beats":
+        return ""
+    kept = "The weights of the encoder are in your checkpoint; they are neither stored nor counted"
+    if any(2 in (fold.card.get("best_stages") or []) for fold in facts.folds.values()):
+        return f"{kept}, except its last blocks in the networks of stage 2, which learnt as well."
+    return f"{kept}."
 
 
 def _hears(frontend: Mapping[str, Any]) -> str:
@@ -148,7 +159,7 @@ def _origin(card: Mapping[str, Any]) -> str:
     learnt = "learnt from nothing but the training data below"
     if card["architecture"] == "beats":
         return f"{learnt}, and from what its encoder had learnt before."
-    if weights := card["network"].get("weights"):
+    if card["architecture"] == "timm" and (weights := card["training"]["timm"]["weights"]):
         return f"{learnt}, and started from the file of weights {_plain(PurePath(weights).name)}."
     return f"{learnt}."
 
@@ -181,13 +192,7 @@ def _time(facts: ModelFacts) -> str:
 
 def _files(facts: ModelFacts) -> Table:
     rows = [
-        [
-            str(number),
-            fold.card["weights_sha256"],
-            fold.card_sha256,
-            _best_epochs(fold.card),
-            str(fold.card["seed"]),
-        ]
+        [str(number), fold.card["weights_sha256"], fold.card_sha256, _best_epochs(fold.card), str(fold.card["seed"])]
         for number, fold in facts.folds.items()
     ]
     return Table(["Fold", "SHA-256 of model.safetensors", "of card.json", "Best epochs", "Seed"], rows, text_columns=3)
@@ -236,6 +241,19 @@ def _points(facts: ModelFacts) -> Table:
     return Table(head, rows, text_columns=4)
 
 
+def _chosen_by(facts: ModelFacts) -> str:
+    """On whose validation recordings the operating points were chosen."""
+    if _leaky(facts):
+        return "These lie in recordings that the fold also tests, in stretches of time of their own."
+    if facts.by != "group" or len(facts.folds) == 1:
+        return "These are the validation recordings of the fold alone; none is of a group that it tests."
+    return (
+        "These are the validation recordings of its own network, with the scores of that network, and those of the "
+        "networks of the other folds, with theirs, less every recording of the groups that the fold tests. Those other "
+        "networks were trained on the tested groups, so their scores are not wholly blind to them."
+    )
+
+
 def _tested(facts: ModelFacts) -> Table:
     """A row per fold: what was searched, and how many calls were there."""
     rows, by = [], facts.by != "group"
@@ -265,7 +283,9 @@ def _trained(facts: ModelFacts) -> Table:
         for side, name in (("train", "training"), ("val", "validation")):
             data = fold.card["data"][side]
             digest = fold.card["training_data_sha256"] if side == "train" else ""
-            amounts = [str(data["recordings"]), str(sides.loc[sides["split"].eq(side), "group"].nunique())]
+            unused = side == "train" and fold.card["training"]["epochs"] == 0
+            n_groups = 0 if unused else sides.loc[sides["split"].eq(side), "group"].nunique()
+            amounts = [str(data["recordings"]), str(n_groups)]
             calls = [str(data["calls"].get(label, DASH)) for label in _classes(facts)]
             rows.append([str(number), name, digest, *amounts, cell(data["hours"]), *calls])
     head = ["Fold", "Side", "Digest (SHA-256)", "Recordings", "Groups", "Hours", *_calls(facts)]

@@ -25,9 +25,9 @@ _SCORE_BYTES, _TABLE_ROW_BYTES = 6, 100
 #: resume from besides the model.
 _FLOAT_BYTES, _HELD_SCORING, _HELD_LEARNING, _WEIGHTS_LEARNING, _WEIGHTS_SAVED = 4, 1.4, 3.0, 6, 5
 
-#: Cuts in an epoch of a small corpus, samples whose spectra are computed at once; as in otus.training.cuts, which is
-#: too heavy to import here.
-_FEWEST_CUTS, _BLOCK_SAMPLES = 160, 2**22
+#: Cuts in an epoch of a small corpus, the most around calls for each call of a balanced one, samples whose spectra are
+#: computed at once; as in otus.training.cuts, which is too heavy to import here.
+_FEWEST_CUTS, _MOST_CUTS_PER_CALL, _BLOCK_SAMPLES = 160, 4, 2**22
 
 #: Bytes held per unit (benchmarks/resources.py --parts): a sample while its spectrum is computed, a clip of a fold, a
 #: count of a recording, a candidate selection, a row of the inventory, a frame whose scores are read, a logit.
@@ -145,11 +145,17 @@ def _train_model(job: JobFacts) -> Load:
 
 
 def _learnt_from(job: JobFacts) -> tuple[float, float]:
-    """Cuts in an epoch and frames of a validation; of a resnet18 windows, one of each clip."""
+    """Cuts in an epoch and frames of a validation; of a resnet18 windows, one of each clip.
+
+    How unequal the strata of a balanced training are is not known: it is taken for the worst.
+    """
     train_share = max(0.0, 1 - job.val_share - job.test_share)
     if job.training.architecture == "resnet18":
-        return job.clips / job.folds * train_share, job.clips / job.folds * job.val_share
-    cuts = math.ceil(job.size.calls * train_share / max(job.training.target_share, 0.1))
+        clips = job.clips / job.folds
+        return min(clips * train_share, job.training.cuts_per_epoch or math.inf), clips * job.val_share
+    strata = {"none": 1, "labels": job.classes}.get(job.training.balance, _MOST_CUTS_PER_CALL)
+    around_calls = job.size.calls * train_share * min(strata, _MOST_CUTS_PER_CALL)
+    cuts = math.ceil(around_calls / max(job.training.target_share, 0.1))
     return job.training.cuts_per_epoch or max(_FEWEST_CUTS, cuts), job.frames(job.size.labelled_hours * job.val_share)
 
 

@@ -111,10 +111,15 @@ def scaled_in_pitch(x: torch.Tensor, factor: torch.Tensor, centres_hz: torch.Ten
 
 
 def rotated(batch: Batch, by_frames: torch.Tensor) -> Batch:
-    """Return the cuts with everything so many frames later; what leaves at one end comes in at the other."""
+    """Return the cuts with everything so many frames later; what leaves at one end comes in at the other.
+
+    The margin stays where it is: the truth says nothing of what would come in from there.
+    """
+    margin = (batch.features.shape[-1] - batch.activity.shape[-1]) // 2
+    before, own, after = batch.features.tensor_split((margin, batch.features.shape[-1] - margin), dim=-1)
     return batch.having(
         {
-            "features": _rolled(batch.features, by_frames),
+            "features": torch.cat([before, _rolled(own, by_frames), after], dim=-1),
             "activity": _rolled(batch.activity, by_frames),
             "onset": _rolled(batch.onset, by_frames),
             "valid": _rolled(batch.valid.unsqueeze(1), by_frames).squeeze(1),

@@ -125,7 +125,7 @@ class TokenObjective(FrameObjective):
         blocks = []
         for first in range(0, len(starts), _SCORED):
             some = starts[first : first + _SCORED]
-            fbank = torch.stack([read_padded(store, index, s - margin, s + length + margin) for s in some])
+            fbank = torch.stack(read_padded(store, [(index, s - margin, s + length + margin) for s in some]))
             tokens = self._val_tokens.tokens([(index, s) for s in some], fbank)
             with torch.inference_mode():
                 logits = network.forward_tokens(tokens.to(device), fbank.to(device))[..., margin : margin + length]

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,18 @@ from otus.audio import AudioInfo
 from otus.frontend import Frontend, band_medians, read_features
 from otus.sides import EVERYWHERE, NOWHERE, Spans
 from otus.training.objectives import Examples
+from otus.training.prefetch import several_at_once
 
 Labels = NDArray[np.float32]
 
 #: Cuts in an epoch of a small corpus.
 _FEWEST_CUTS = 160
+
+#: However unequal the strata are, an epoch has so many cuts around calls for each call and no more.
+_MOST_CUTS_PER_CALL = 4
+
+#: Index of a recording, first frame, frame behind the last.
+Stretch = tuple[int, int, int]
 
 #: A recording is transformed in blocks of about so many samples at the network's rate, some 30 bytes each. Blocks of
 #: a multiple of so many frames give the same bits as one block, unless the recording has to be resampled.
@@ -111,8 +118,17 @@ class FeatureStore:
 
     def read(self, index: int, start: int, end: int) -> torch.Tensor:
         """Return the network's input (bands, frames) for frames [start, end) of recording `index`."""
-        if not self.keep(index):
-            return self._compute(index, start, end)
+        return self.read_all([(index, start, end)])[0]
+
+    def read_all(self, stretches: Sequence[Stretch]) -> list[torch.Tensor]:
+        """Return what `read` does for every stretch; those that are not kept are read several at once."""
+        beyond = [stretch for stretch in stretches if not self.keep(stretch[0])]
+        for index in sorted({index for index, _, _ in beyond} - set(self._medians)):
+            self._medians_of(index)  # one after the other: each takes much memory
+        computed = iter(several_at_once(lambda stretch: self._compute(*stretch), beyond))
+        return [self._from_kept(*s) if s[0] in self._kept else next(computed) for s in stretches]
+
+    def _from_kept(self, index: int, start: int, end: int) -> torch.Tensor:
         whole = self._kept[index]
         if whole is None:
             whole = self._kept[index] = self._compute_whole(index)
@@ -141,11 +157,14 @@ class FeatureStore:
         return whole
 
     def _compute(self, index: int, start: int, end: int) -> torch.Tensor:
-        recording = self.recordings[index]
-        if index not in self._medians:
-            self._medians[index] = band_medians(recording.path, recording.info, self.frontend)
-        medians = self._medians[index]
+        recording, medians = self.recordings[index], self._medians_of(index)
         return read_features(recording.path, recording.info, self.frontend, start, end, medians, self.device).cpu()
+
+    def _medians_of(self, index: int) -> torch.Tensor:
+        if index not in self._medians:
+            recording = self.recordings[index]
+            self._medians[index] = band_medians(recording.path, recording.info, self.frontend)
+        return self._medians[index]
 
 
 def frame_labels(
@@ -177,9 +196,12 @@ def counted_frames(recording: LabelledRecording, frontend: Frontend, start: int,
 
 
 def n_cuts(clips: list[ClipPosition], plan: CutPlan) -> int:
-    """Return the number of cuts in an epoch: what the plan says, or enough for every target clip to come up."""
+    """Return the number of cuts in an epoch: what the plan says, or enough for every target clip to come up.
+
+    Where strata are very unequal, that would be too many: then it is four cuts for each target clip.
+    """
     strata = Counter(c.stratum for c in clips if c.target is not None)
-    n_targets = max(strata.values(), default=0) * len(strata)
+    n_targets = min(max(strata.values(), default=0) * len(strata), _MOST_CUTS_PER_CALL * strata.total())
     return plan.cuts_per_epoch or max(_FEWEST_CUTS, math.ceil(n_targets / max(plan.target_share, 0.1)))
 
 
@@ -214,7 +236,8 @@ def draw_windows(
     """Yield the batches of one epoch of whole windows: all frames of a cut bear the same labels."""
     for number, drawn in enumerate(drawn_cuts(store, clips, plan, generator)):
         if number >= skip:
-            yield _collate([_window(store, clip, start, plan, n_classes) for clip, start in drawn])
+            sound = _sound_of(store, drawn, plan)
+            yield _collate([_window(store, *cut, plan, n_classes, x) for cut, x in zip(drawn, sound, strict=True)])
 
 
 def drawn_cuts(
@@ -232,8 +255,10 @@ def drawn_cuts(
 
 def _in_turn(clips: list[ClipPosition], generator: np.random.Generator) -> Iterator[ClipPosition]:
     """A clip of every stratum in turn, in an order that changes every time; each stratum is shuffled forever."""
-    strata = sorted({c.stratum for c in clips})
-    sources = [_shuffled_forever([c for c in clips if c.stratum == s], generator) for s in strata]
+    strata: dict[int, list[ClipPosition]] = {}
+    for clip in clips:
+        strata.setdefault(clip.stratum, []).append(clip)
+    sources = [_shuffled_forever(strata[s], generator) for s in sorted(strata)]
     if len(sources) == 1:
         yield from sources[0]
     while True:
@@ -261,11 +286,24 @@ def read_cuts(
     store: FeatureStore, drawn: list[tuple[ClipPosition, int]], plan: CutPlan, n_classes: int, onset_frames: int
 ) -> Batch:
     """Return the batch of the cuts around these clips that start at these frames, with the truth of every frame."""
-    return _collate([_cut(store, clip, start, plan, n_classes, onset_frames) for clip, start in drawn])
+    sound = _sound_of(store, drawn, plan)
+    return _collate([_cut(store, *cut, plan, n_classes, onset_frames, x) for cut, x in zip(drawn, sound, strict=True)])
+
+
+def _sound_of(store: FeatureStore, drawn: list[tuple[ClipPosition, int]], plan: CutPlan) -> list[torch.Tensor]:
+    """The network's input for every cut with its margins."""
+    before, after = plan.margin, plan.length + plan.margin
+    return read_padded(store, [(clip.recording, start - before, start + after) for clip, start in drawn])
 
 
 def _cut(
-    store: FeatureStore, clip: ClipPosition, start: int, plan: CutPlan, n_classes: int, onset_frames: int
+    store: FeatureStore,
+    clip: ClipPosition,
+    start: int,
+    plan: CutPlan,
+    n_classes: int,
+    onset_frames: int,
+    features: torch.Tensor,
 ) -> Batch:
     """A cut with the truth of every frame; what is not in the recording is its median, and does not count."""
     recording = store.recordings[clip.recording]
@@ -273,7 +311,6 @@ def _cut(
     activity, onset = frame_labels(recording, store.frontend, n_classes, start, end, onset_frames)
     counted = counted_frames(recording, store.frontend, start, end)
     short = plan.length - (end - start)
-    features = read_padded(store, clip.recording, start - plan.margin, start + plan.length + plan.margin)
     return Batch(
         features=features,
         activity=torch.nn.functional.pad(torch.from_numpy(activity), (0, short)),
@@ -284,7 +321,9 @@ def _cut(
     )
 
 
-def _window(store: FeatureStore, clip: ClipPosition, start: int, plan: CutPlan, n_classes: int) -> Batch:
+def _window(
+    store: FeatureStore, clip: ClipPosition, start: int, plan: CutPlan, n_classes: int, features: torch.Tensor
+) -> Batch:
     """A cut of which every frame bears the label of its clip, and those of calls that fill half of it.
 
     A window counts if half of it does.
@@ -298,7 +337,7 @@ def _window(store: FeatureStore, clip: ClipPosition, start: int, plan: CutPlan, 
     activity = torch.from_numpy(present).float().unsqueeze(1).expand(n_classes, plan.length)
     counted = counted_frames(recording, store.frontend, start, end).mean() >= 0.5
     return Batch(
-        features=read_padded(store, clip.recording, start - plan.margin, start + plan.length + plan.margin),
+        features=features,
         activity=activity,
         onset=torch.zeros_like(activity),
         valid=torch.full((plan.length,), float(counted)),
@@ -307,11 +346,13 @@ def _window(store: FeatureStore, clip: ClipPosition, start: int, plan: CutPlan, 
     )
 
 
-def read_padded(store: FeatureStore, index: int, start: int, end: int) -> torch.Tensor:
-    """Return the input (bands, frames) for frames [start, end), of which some may lie outside the recording."""
-    first, last = max(0, start), min(end, store.n_frames(index))
-    inside = store.read(index, first, last)
-    return torch.nn.functional.pad(inside, (first - start, end - last), value=store.frontend.outside)
+def read_padded(store: FeatureStore, stretches: Sequence[Stretch]) -> list[torch.Tensor]:
+    """Return the input (bands, frames) for every stretch, of which parts may lie outside the recording."""
+    inside = [(index, max(0, start), min(end, store.n_frames(index))) for index, start, end in stretches]
+    return [
+        torch.nn.functional.pad(x, (first - start, end - last), value=store.frontend.outside)
+        for x, (_, first, last), (_, start, end) in zip(store.read_all(inside), inside, stretches, strict=True)
+    ]
 
 
 def _collate(cuts: list[Batch]) -> Batch:

@@ -60,10 +60,11 @@ class FrameObjective:
         self._augmentation, self._optimisation = augmentation, optimisation
         self._domain = domain_of(material.train.frontend)
         self.draw = 0.5 / max(1, sum(len(r.start_s) for r in material.val.recordings))
+        self._n_batches = -(-n_cuts(material.clips, plan) // plan.batch_size)
 
     def n_batches(self) -> int:
         """Return the number of batches in an epoch."""
-        return -(-n_cuts(self.material.clips, self.plan) // self.plan.batch_size)
+        return self._n_batches
 
     def batches(self, seed: int, skip: int) -> Iterator[Batch]:
         """Yield the batches of the epoch with that seed; the first `skip` are drawn, not read."""
@@ -131,21 +132,26 @@ class WindowObjective(FrameObjective):
 
     def weight(self, batch: Batch) -> float:
         """Return the number of truths: windows that count times labels."""
-        return max(1.0, float(batch.valid[:, 0].sum()) * self.material.n_classes)
+        return max(1.0, float(_counted(batch).sum()) * self.material.n_classes)
 
     def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the summed binary cross-entropy over the windows."""
+        """Return the summed binary cross-entropy over the windows that count."""
         margin, n_classes = self.plan.margin, batch.activity.shape[1]
         frames = network(batch.features).float()[:, :n_classes, margin : margin + self.plan.length]
         weight = torch.full((n_classes,), self._optimisation.positive_weight)
         truth = batch.activity.mean(dim=-1)
         loss = weighted_cross_entropy(frames.mean(dim=-1), truth, weight, self._optimisation.focal_gamma)
-        return (loss * batch.valid[:, :1]).sum()
+        return (loss * _counted(batch)).sum()
 
     def judge(self, network: nn.Module) -> Judgement:
         """Return best F1 and average precision of the windows' scores on the validation recordings."""
         assert isinstance(network, FrameNetwork)
         return super().judge(network if isinstance(network, WindowMean) else WindowMean(network, self.plan.length))
+
+
+def _counted(batch: Batch) -> torch.Tensor:
+    """1 for the windows (batch, 1) that count: half of their frames do, whatever augmentation left of them."""
+    return (batch.valid.mean(dim=-1, keepdim=True) >= 0.5).float()
 
 
 def weighted_cross_entropy(

@@ -1,10 +1,11 @@
 """The training loop: steps of an optimiser, running average of the weights, early stopping on validation."""
 
+import contextlib
 import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from otus.config import OptimisationSettings, TrainingSettings
+from otus.dense import is_out_of_memory
 from otus.errors import StageError
 from otus.models.network import learnt_state
 from otus.seeds import derive_seed
@@ -116,6 +118,21 @@ class _Checkpoint:
             raise StoppedError(f"{len(self.state.records)} of {self.epochs} epochs", self.path)
 
 
+@contextlib.contextmanager
+def _memory_explained() -> Iterator[None]:
+    """StageError, in a sentence, where memory runs out for what cannot be divided any further."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise StageError(
+            "training: the memory, that of the GPU if there is one, does not suffice; lower training.<name>.batch_size "
+            "or the size of the network, or train on a device with more memory."
+        ) from error
+
+
+@_memory_explained()
 def train_model(
     network: nn.Module,
     objective: Objective[E],
@@ -136,8 +153,8 @@ def train_model(
     asked after every batch and every epoch; if it says yes, the state is written to `resume_path` and StoppedError is
     raised. A call with the same `digest` goes on from there, within the epoch, and ends with the same weights and
     records as an uninterrupted one (same machine, CPU). A batch that does not fit into memory goes through the network
-    in parts, and gradients add up; that is said. Raises StageError if the loss or its gradient is not finite or a
-    single example does not fit, and MissingPartError if `resume_path` cannot be written.
+    in parts, and gradients add up; that is said. Raises StageError if the loss or its gradient is not finite, or if
+    a single example or anything else does not fit, and MissingPartError if `resume_path` cannot be written.
     """
     torch.manual_seed(seed % 2**63)
     torch.use_deterministic_algorithms(device.type == "cpu")
@@ -316,7 +333,7 @@ def _gradients(checkpoint: _Checkpoint, batch: Examples, settings: TrainingSetti
     """Leave the gradients of the loss in the network and return the loss; None if memory does not suffice."""
     state, objective, device = checkpoint.state, checkpoint.objective, checkpoint.device
     state.optimiser.zero_grad(set_to_none=True)
-    random = torch.get_rng_state()
+    random, buffers = torch.get_rng_state(), [b.clone() for b in state.network.buffers()]
     total = objective.weight(batch)
     size = math.ceil(len(batch) / state.parts)
     loss = 0.0
@@ -327,18 +344,16 @@ def _gradients(checkpoint: _Checkpoint, batch: Examples, settings: TrainingSetti
             loss += float(share.detach())
             torch.autograd.backward(share)
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     else:
         return loss
     torch.set_rng_state(random)
+    for buffer, before in zip(state.network.buffers(), buffers, strict=True):
+        buffer.copy_(before)  # parts that fitted have moved running means, and will again
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return None
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _where(batch: Examples) -> str:

@@ -75,7 +75,8 @@ def train_fold(
         for number in range(1, (1 if settings.epochs == 0 else settings.members) + 1)
     ]
     network = learning.together([m.network for m in members]).eval()
-    card = _card(members, network, learning, settings, material, model, fold, targets, data_sha256, seed)
+    task = _Task(model, fold, targets, settings, seed, data_sha256)
+    card = _card(task, material, learning, members, network)
     records = [{"member": number, **record} for number, m in enumerate(members, start=1) for record in m.records]
     return TrainedFold(network, card, learning.objective.judge(network), records)
 
@@ -94,6 +95,18 @@ def _learning(
     if settings.architecture == "beats":
         return learning_from_beats(material, tables.clips, targets, settings, iou=iou, device=device)
     return learning_from_frames(material, tables.clips, targets, settings, iou=iou, device=device)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What was trained, to find what, how, and from which data."""
+
+    model: str
+    fold: int
+    targets: Sequence[str]
+    settings: TrainingSettings
+    seed: int
+    data_sha256: str
 
 
 @dataclass(frozen=True)
@@ -185,38 +198,29 @@ def _go_on(
 
 
 def _card(
-    members: Sequence[TrainedModel],
-    network: nn.Module,
-    learning: Learning,
-    settings: TrainingSettings,
-    material: Material,
-    model: str,
-    fold: int,
-    targets: Sequence[str],
-    data_sha256: str,
-    seed: int,
+    task: _Task, material: Material, learning: Learning, members: Sequence[TrainedModel], network: nn.Module
 ) -> ModelCard:
     """The card of the networks."""
-    stages = [m.stage for m in members if m.stage]
+    settings, stages = task.settings, [m.stage for m in members if m.stage]
     return ModelCard(
-        model=model,
-        fold=fold,
+        model=task.model,
+        fold=task.fold,
         architecture=settings.architecture,
         members=len(members),
         network=learning.network.model_dump(),
         frontend=learning.frontend,
-        classes=list(targets),
+        classes=list(task.targets),
         context_frames=int(getattr(network, "context_frames", 0)),
         inference=learning.inference,
         objective="clip" if learning.inference == "windowed" else settings.objective,
         window_frames=learning.window_frames,
         median_call_s=float(np.median(material.durations_s)),
         short_call_s=float(np.quantile(material.durations_s, 0.05)),
-        training_data_sha256=data_sha256,
+        training_data_sha256=task.data_sha256,
         training=settings.model_dump(mode="json"),
-        data=_data(material, targets, trained=settings.epochs != 0),
+        data=_data(material, task.targets, trained=settings.epochs != 0),
         best_epochs=[m.best_epoch for m in members],
-        seed=seed,
+        seed=task.seed,
         versions=_versions(),
         imported=learning.imported,
         best_stages=stages if learning.second else None,

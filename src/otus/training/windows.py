@@ -1,6 +1,7 @@
 """Learning as ANIMAL-SPOT does it: every clip is one example of a class, a window cut from its spectrogram."""
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from otus.training.cuts import LabelledRecording
 from otus.training.learning import Learning
 from otus.training.material import Material
 from otus.training.objectives import Examples, Judgement
+from otus.training.prefetch import several_at_once
 from otus.windows import WindowFrontend, clip_power, compressed, network_input, window_frontend
 
 #: The output that stands for noise; the targets follow.
@@ -52,31 +54,45 @@ class WindowBatch(Examples):
 class ClipSpectra:
     """Power spectra of clips; those that are read first are kept in memory, up to a budget.
 
-    What is computed again has the same bits, so that a resumed training need not keep the same ones.
+    They are rounded to bfloat16, which is at most 0.02 dB, and zero in the bins that the network sees at no pitch: the
+    lowest factor of a change of pitch is `lowest_pitch`. What is computed again has the same bits, so that a resumed
+    training need not keep the same ones.
     """
 
-    def __init__(self, clips: Sequence[WindowClip], frontend: WindowFrontend, budget_bytes: int) -> None:
+    def __init__(
+        self, clips: Sequence[WindowClip], frontend: WindowFrontend, budget_bytes: int, lowest_pitch: float = 1.0
+    ) -> None:
         self.clips, self.frontend = clips, frontend
+        self._bins = _seen_bins(frontend, lowest_pitch)
         self._left = budget_bytes
         self._kept: dict[int, torch.Tensor] = {}
+        self._keeping = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def power(self, index: int) -> torch.Tensor:
         """Return the power spectra (frames, n_fft / 2 + 1) of clip `index`."""
-        if index in self._kept:
-            return self._kept[index]
+        seen = self._kept[index] if index in self._kept else self._compute(index)
+        return nn.functional.pad(seen.float(), (0, self.frontend.n_fft // 2 + 1 - self._bins))
+
+    def keeps(self, index: int) -> bool:
+        """Return whether clip `index` is in memory already."""
+        return index in self._kept
+
+    def _compute(self, index: int) -> torch.Tensor:
         clip = self.clips[index]
         ours, theirs = self.frontend.sample_rate, clip.recording.info.sample_rate
         stretch = clip.start_sample * ours // theirs, -(-clip.end_sample * ours // theirs)
         samples = read_at_rate(clip.recording.path, *stretch, ours, clip.recording.info)
         power = clip_power(torch.from_numpy(samples), self.frontend)
-        size = power.numel() * power.element_size()
-        if size <= self._left:
-            self._left -= size
-            self._kept[index] = power.contiguous()
-        return power
+        seen = power[:, : self._bins].to(torch.bfloat16, memory_format=torch.contiguous_format)
+        size = seen.numel() * seen.element_size()
+        with self._keeping:
+            if index not in self._kept and size <= self._left:
+                self._left -= size
+                self._kept[index] = seen
+        return seen
 
 
 class ClipObjective:
@@ -87,18 +103,19 @@ class ClipObjective:
     def __init__(self, train: ClipSpectra, val: ClipSpectra, frames: int, settings: TrainingSettings) -> None:
         self.train, self.val, self.frames = train, val, frames
         self._size, self._augmentation = settings.batch_size, settings.augmentation
+        self._n_clips = min(len(train), settings.cuts_per_epoch or len(train))
         self._noise = [i for i, clip in enumerate(train.clips) if clip.output == _NOISE]
 
     def n_batches(self) -> int:
         """Return the number of batches in an epoch; what is left over beyond whole batches waits for another one."""
-        return max(1, len(self.train) // self._size)
+        return max(1, self._n_clips // self._size)
 
     def batches(self, seed: int, skip: int) -> Iterator[WindowBatch]:
         """Yield the batches of the epoch with that seed, augmented; the first `skip` are drawn, not read."""
-        order = np.random.default_rng(seed).permutation(len(self.train))
+        order = np.random.default_rng(seed).permutation(len(self.train))[: self._n_clips]
         for number in range(skip, self.n_batches()):
             chosen = order[number * self._size : (number + 1) * self._size]
-            yield _batch(self.train, chosen, [self._example(int(i), seed) for i in chosen])
+            yield _batch(self.train, chosen, self._examples(chosen.tolist(), seed))
 
     def vary(self, batch: WindowBatch, generator: torch.Generator) -> WindowBatch:
         """Return the batch as it is: what is augmented are whole clips, before windows are cut from them."""
@@ -135,6 +152,12 @@ class ClipObjective:
 
     def keep(self, indices: list[int]) -> None:
         """Do nothing, see `kept`."""
+
+    def _examples(self, indices: list[int], seed: int) -> list[torch.Tensor]:
+        """The windows of some clips; if any of these has to be read, several at once."""
+        if all(map(self.train.keeps, indices)):
+            return [self._example(i, seed) for i in indices]
+        return several_at_once(lambda i: self._example(i, seed), indices)
 
     def _example(self, index: int, seed: int) -> torch.Tensor:
         """The window (1, frames, bands) that one clip gives in the epoch with that seed."""
@@ -178,7 +201,7 @@ def stretched(power: torch.Tensor, how: AugmentationSettings, generator: np.rand
     """
     n_frames, n_bins = power.shape
     if how.stretch_pitch > 1:
-        factor = _factor(max(_LOWEST_PITCH, 2.0 - how.stretch_pitch), how.stretch_pitch, generator)
+        factor = _factor(_lowest_pitch(how), how.stretch_pitch, generator)
         median, n_scaled = power.median(), max(1, int(n_bins * factor))
         power = power[:, _nearest(n_bins, n_scaled)[:n_bins]]
         if n_scaled < n_bins:
@@ -187,6 +210,19 @@ def stretched(power: torch.Tensor, how: AugmentationSettings, generator: np.rand
         factor = _factor(1.0 / how.stretch_time, how.stretch_time, generator)
         power = power[_nearest(n_frames, max(1, int(n_frames * factor)))]
     return power
+
+
+def _lowest_pitch(how: AugmentationSettings) -> float:
+    return max(_LOWEST_PITCH, 2.0 - how.stretch_pitch)
+
+
+def _seen_bins(frontend: WindowFrontend, lowest_pitch: float) -> int:
+    """How many bins of a spectrum, from the lowest on, the network sees once frequencies are scaled by that factor."""
+    n_bins = frontend.n_fft // 2 + 1
+    highest = math.ceil((frontend.n_fft + 1) * frontend.high_hz / frontend.sample_rate)
+    if lowest_pitch < 1:
+        highest = math.ceil((highest + 1) * n_bins / max(1, math.floor(n_bins * lowest_pitch) - 1))
+    return min(n_bins, highest + 1)
 
 
 def fitted(spectra: torch.Tensor, frames: int, generator: np.random.Generator | None) -> torch.Tensor:
@@ -212,7 +248,8 @@ def learning_from_windows(
     how = imported.settings if imported else settings.resnet18
     frontend = imported.frontend if imported else window_frontend(how)
     budget = settings.cache_mb * 2**20
-    train = ClipSpectra(_clips(material.train, clips, "train", targets), frontend, budget * 3 // 4)
+    lowest_pitch = _lowest_pitch(settings.augmentation)
+    train = ClipSpectra(_clips(material.train, clips, "train", targets), frontend, budget * 3 // 4, lowest_pitch)
     val = ClipSpectra(_clips(material.val, clips, "val", targets), frontend, budget // 4)
     if settings.epochs != 0:
         _check_clips(train.clips, val.clips)
