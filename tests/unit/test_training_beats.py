@@ -291,8 +291,8 @@ def test_averages_and_best_weights_share_what_is_frozen(how, learn, blocks):
 
 def test_every_group_rises_to_its_own_peak_and_falls(how, learn):
     network = learn(how()).new_network().unfrozen(1)
-    for schedule in ("cosine", "plateau"):
-        settings = how({"optimisation": OptimisationSettings(schedule=schedule, plateau_patience=0)})
+    for schedule, patience in (("cosine", {}), ("plateau", {"plateau_patience": 0})):
+        settings = how({"optimisation": OptimisationSettings(schedule=schedule, **patience)})
         state = loop._start(network, network.parameter_groups(0.1, 0.001), settings, steps=10)
         rates = []
         for _ in range(10):
