@@ -48,10 +48,11 @@ def evaluate_model(
 
     The point of a fold is chosen on validation recordings: its own network's and those of the other folds'
     networks, less every recording of a group that the fold tests. A handful of calls, as one fold has them, would
-    leave the threshold to chance. Where clips of one recording stand on several sides (leaky), every group is tested
-    in every fold: the point is chosen on the validation time of the fold alone. So it is where a fold tests a site, a
-    recorder or a part of the day, of which nothing must have been heard before. The calibration is fitted on the same
-    recordings, on everything that the chosen decoding finds there.
+    leave the threshold to chance; what other networks gave is brought onto the scale of the fold's own, because
+    networks differ in how sure they are. Where clips of one recording stand on several sides (leaky), every group is
+    tested in every fold: the point is chosen on the validation time of the fold alone. So it is where a fold tests a
+    site, a recorder or a part of the day, of which nothing must have been heard before. The calibration is fitted on
+    the same recordings, on everything that the chosen decoding finds there.
 
     Calls and selections belong to the side in which their midpoint lies.
     """
@@ -65,7 +66,7 @@ def evaluate_model(
             alone = fold.leaky or fold.by_part
             eligible = ([fold], set()) if alone else (folds, tested)
             validation = _validation(*eligible, target, len(classes), calls, unknown)
-            point = chosen.setdefault(fold.fold, {})[label] = _choose(validation, fold.grid, settings)
+            point = chosen.setdefault(fold.fold, {})[label] = _choose(validation, fold, settings)
             keys = {"model": model, "layer": LAYER, "fold": fold.fold, "label": label, "leaky": fold.leaky}
             found = _decode_all(fold, target, len(classes), point.decoding, f"{model}_f{fold.fold}_{label}_")
             fixed = _decode_at_fixed(fold, target, len(classes), point.decoding, settings.thresholds)
@@ -81,15 +82,13 @@ def evaluate_model(
     )
 
 
-def _choose(
-    validation: Sequence[ScoredRecording], grid: Sequence[DecodingPoint], settings: EvaluationSettings
-) -> ChosenPoint:
-    """The operating point by the validation recordings, and the calibration of what it finds there."""
-    point = choose_operating_point(validation, iou=settings.iou[0])
-    peak, hit = validation_hits(validation, point.decoding, iou=settings.iou[0])
+def _choose(validation: Sequence[ScoredRecording], fold: FoldScores, settings: EvaluationSettings) -> ChosenPoint:
+    """The operating point of a fold by the validation recordings, and the calibration of what it finds there."""
+    point = choose_operating_point(validation, iou=settings.iou[0], network=fold.fold)
+    peak, hit = validation_hits(validation, point.decoding, iou=settings.iou[0], network=fold.fold)
     return ChosenPoint(
         threshold=point.threshold,
-        decoding=grid[point.decoding],
+        decoding=fold.grid[point.decoding],
         val_f1=point.val_f1,
         val_average_precision=point.val_average_precision,
         n_calls=point.n_calls,
@@ -123,6 +122,7 @@ def _validation(
                     Intervals(rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float)),
                     side=spans[recording_id],
                     unknown=unknown.get(recording_id, NOWHERE),
+                    network=fold.fold,
                 )
             )
     return found

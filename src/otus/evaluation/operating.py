@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otus.errors import StageError
+from otus.evaluation.scales import on_scale_of
 from otus.evaluation.thresholds import ThresholdCurve
 from otus.matching import Intervals
 from otus.metrics import Curve, average_precision, curve
@@ -29,7 +30,8 @@ class ScoredRecording:
     """Frame logits of one label in one recording, its annotated calls of that label, and the model's grid.
 
     Durations in the grid scale with the training calls of the model, so grids differ slightly from fold to fold.
-    Selections count if their midpoint lies in `side`; no hit that lies in `unknown` is a false alarm.
+    Selections count if their midpoint lies in `side`; no hit that lies in `unknown` is a false alarm. `network` is the
+    fold whose network gave the logits.
     """
 
     activity: NDArray[np.float32]
@@ -39,6 +41,7 @@ class ScoredRecording:
     calls: Intervals
     side: Spans = EVERYWHERE
     unknown: Spans = NOWHERE
+    network: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,11 @@ class OperatingPoint:
     curve: ThresholdCurve
 
 
-def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float) -> OperatingPoint:
-    """Return the decoding of the grid, and its threshold, that detects the calls of `recordings` best.
+def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float, network: int = 0) -> OperatingPoint:
+    """Return the decoding of the grid, and its threshold for the scores of `network`, that detects the calls best.
+
+    What other networks gave is brought onto the scale of that network first (`on_scale_of`), except for decodings with
+    one threshold: there it decides which frames belong to a selection.
 
     A decoding is judged by the mean of its best F1 and its average precision, which depends less on single calls
     than F1 alone; what is better by less than half a call is worth is a draw, and draws go to the earlier point of
@@ -81,23 +87,30 @@ def choose_operating_point(recordings: Sequence[ScoredRecording], *, iou: float)
         if grid[numbers[0]].has_one_threshold:
             found = _best_of_grid(recordings, numbers, n_calls, iou)
         else:
-            found = _best_on_threshold(recordings, numbers[0], n_calls, iou)
+            found = _best_on_threshold(recordings, numbers[0], n_calls, iou, network)
         if found is not None and (best is None or _quality(found) > _quality(best) + 1.0 / n_calls):
             best = found
     return best or nothing
 
 
 def validation_hits(
-    recordings: Sequence[ScoredRecording], decoding: int, *, iou: float
+    recordings: Sequence[ScoredRecording], decoding: int, *, iou: float, network: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return peak logit and hit of all selections that a decoding of the grid finds in `recordings` and that count."""
-    peaks, hits = [np.zeros(0)], [np.zeros(0, dtype=bool)]
+    """Return peak logit and hit of all selections that a decoding of the grid finds in `recordings` and that count.
+
+    The peaks are on the scale of `network`, except for a decoding with one threshold.
+    """
+    peaks, hits, networks = [np.zeros(0)], [np.zeros(0, dtype=bool)], [np.zeros(0, dtype=np.int64)]
     for recording in recordings:
         found = decode(recording.activity, recording.onset, recording.frame_hop_s, recording.grid[decoding])
         peak, is_hit = judge_on_side(found, recording.calls, recording.side, recording.unknown, iou)
         peaks.append(peak)
         hits.append(is_hit)
-    return np.concatenate(peaks), np.concatenate(hits)
+        networks.append(np.full(len(peak), recording.network))
+    peak, hit = np.concatenate(peaks), np.concatenate(hits)
+    if recordings and recordings[0].grid[decoding].has_one_threshold:
+        return peak, hit
+    return on_scale_of(network, peak, hit, np.concatenate(networks)), hit
 
 
 def _families(grid: Sequence[DecodingPoint]) -> list[list[int]]:
@@ -110,10 +123,10 @@ def _families(grid: Sequence[DecodingPoint]) -> list[list[int]]:
 
 
 def _best_on_threshold(
-    recordings: Sequence[ScoredRecording], number: int, n_calls: int, iou: float
+    recordings: Sequence[ScoredRecording], number: int, n_calls: int, iou: float, network: int
 ) -> OperatingPoint | None:
     """One decoding with the best on-threshold; None if it finds nothing."""
-    points = curve(*validation_hits(recordings, number, iou=iou))
+    points = curve(*validation_hits(recordings, number, iou=iou, network=network))
     f1 = points.f1(n_calls)
     if len(f1) == 0:
         return None
