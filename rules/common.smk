@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from snakemake.exceptions import WorkflowError
 try:
     from otus.config import parse_config
     from otus.errors import OtusError
+    from otus.external.programs import program_files
     from otus.fingerprint import check_root, shared_fingerprint
     from otus.provenance import code_digest, share_sources
     from otus.resources.requests import request_mb, request_min
+    from otus.resources.shards import sharding_of
     from otus.site import load_site
     from otus.resources.usage import read_usage
     from otus.resources.workload import Workload
@@ -37,15 +40,33 @@ RESULTS = CFG.results_dir
 ROOT = CFG.corpus.root
 TARGETS = CFG.corpus.targets
 FOLDS = list(range(1, (CFG.split.folds or 1) + 1))
-SHARDS = list(range(1, CFG.chunking.shards + 1))
 MODELS = [f"{d}-{t}" for d in CFG.datasets for t in CFG.training]
-WORKLOAD = Workload(CFG)
+JUDGED = MODELS + [f"{d}-{x}" for d in CFG.datasets for x in CFG.external]
 PAST_JOBS = read_usage(Path(SITE.usage))
+
+
+@cache
+def fingerprint():
+    """The digest of the files that somebody has brought: the driver walks through them once and tells its jobs."""
+    return shared_fingerprint(
+        Path(SOURCE.root), SOURCE, asks_driver=not workflow.is_main_process
+    )
+
+
+try:
+    if CFG.chunking.shards is None and CFG.corpus.demo is None:
+        fingerprint()  # first, so that the number of shards needs no second walk
+    SHARDING = sharding_of(CFG, asks_driver=not workflow.is_main_process)
+except OtusError as error:
+    raise WorkflowError(str(error))
+SHARDS = list(range(1, SHARDING.shards + 1))
+WORKLOAD = Workload(CFG, len(SHARDS))
 
 
 wildcard_constraints:
     dataset="|".join(CFG.datasets),
     training="|".join(CFG.training),
+    external="|".join(CFG.external) or "(?!)",  # no name at all
     model="|".join(MODELS),
     fold="|".join(map(str, FOLDS)),
     shard="|".join(map(str, SHARDS)),
@@ -58,14 +79,6 @@ def file_of(output):
     during a run, each job on a cluster would then do that stage again inside its own allocation.
     """
     return str(output)
-
-
-@cache
-def fingerprint():
-    """The digest of the files that somebody has brought: the driver walks through them once and tells its jobs."""
-    return shared_fingerprint(
-        Path(SOURCE.root), SOURCE, asks_driver=not workflow.is_main_process
-    )
 
 
 def corpus_state(wildcards):
@@ -120,6 +133,48 @@ def gpu_of(device):
 def training_gpu(wildcards):
     """One GPU for a training that may use one."""
     return gpu_of(CFG.training[wildcards.training].device)
+
+
+def card_of_judged(wildcards):
+    """The card of a network's first fold; a detector of others has none."""
+    if wildcards.training in CFG.external:
+        return []
+    model = f"{wildcards.dataset}-{wildcards.training}"
+    return [f"{RESULTS}/models/{model}/fold{FOLDS[0]}/card.json"]
+
+
+def band_of_judged(wildcards):
+    """The band that a detector of others listens to; the card of a network tells its own."""
+    if wildcards.training in CFG.training:
+        return None
+    return CFG.external[wildcards.training].model_dump(include={"low_hz", "high_hz"})
+
+
+def external_settings(wildcards):
+    """What a job of a detector depends on; gaps are closed when it is judged, the band is the forest's."""
+    return CFG.external[wildcards.external].model_dump(
+        mode="json", exclude={"gap_s", "low_hz", "high_hz"}
+    )
+
+
+def external_programs(wildcards):
+    """The files that the command of a detector names, with size and time of change."""
+    return program_files(CFG.external[wildcards.external].command)
+
+
+def external_threads(wildcards):
+    """CPU threads of a detector."""
+    return CFG.external[wildcards.external].threads
+
+
+def external_gpu(wildcards):
+    """One GPU for a detector that needs one."""
+    return int(CFG.external[wildcards.external].gpu)
+
+
+def external_gap_s(wildcards):
+    """How far apart selections are still one."""
+    return CFG.external[wildcards.external].gap_s
 
 
 @cache

@@ -39,6 +39,8 @@ PLACES = {
     ("training", "mine", "frontend"): rooms.FrontendSettings,
     ("training", "mine", "augmentation"): rooms.AugmentationSettings,
     ("training", "mine", "optimisation"): rooms.OptimisationSettings,
+    ("external", "mine"): rooms.ExternalSettings,
+    ("external", "mine", "hawkears"): rooms.HawkEarsSettings,
     ("chunking",): rooms.ChunkSettings,
     ("prediction",): rooms.PredictionSettings,
     ("evaluation",): rooms.EvaluationSettings,

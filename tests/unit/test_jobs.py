@@ -17,7 +17,7 @@ NAMES = {"grouped", "grouped-dense", "quiet", "quiet-dense"}
         (
             "predict_shard",
             "scores/grouped-dense/fold2/shard31.scores.parquet",
-            MODEL | {"fold": "2", "shard": "31"},
+            MODEL | {"shard": "31"},
         ),
         ("evaluate_model", "evaluation/grouped-dense/counts.parquet", MODEL),
         ("filter_selections", "forest/grouped-dense/forests", MODEL),
@@ -39,7 +39,7 @@ def test_a_file_elsewhere_tells_nothing():
     ("rule", "text", "wildcards"),
     [
         ("train_model", "Training quiet-dense, fold 12", {"dataset": "quiet", "training": "dense", "fold": "12"}),
-        ("predict_shard", "Scoring shard 3 with grouped-dense, fold 1", MODEL | {"fold": "1", "shard": "3"}),
+        ("predict_shard", "Scoring shard 3 with grouped-dense", MODEL | {"shard": "3"}),
         ("make_dataset", "Splitting groups and mining noise for quiet", {"dataset": "quiet"}),
         ("filter_selections", "Fitting and judging forests on the selections of grouped-dense", MODEL),
         ("merge_metrics", "Merging the metrics of all models", {}),
@@ -68,6 +68,30 @@ def test_files_lie_where_the_rules_put_them():
             path = str(job_file(Path("R"), folder, rule, own, suffix))
             named = path.replace("R/", "{RESULTS}/", 1)
             assert f'f"{named}"' in rules, named
+
+
+def test_a_rule_of_shards_alone_has_its_number_wherever_its_files_lie():
+    rule, shard = "write_chunk_files", {"shard": "12"}
+    assert wildcards_of_output(rule, "results/a/chunks/files/shard12.parquet", RESULTS) == shard
+    assert wildcards_of_output(rule, "results/a/chunks/files/shard12", RESULTS) == shard
+    log = job_file(RESULTS, "logs", rule, shard, ".log")
+    assert log == RESULTS / "logs/write_chunk_files/shard12.log"
+    assert wildcards_of_file(rule, log) == shard
+
+
+def test_jobs_of_detectors_of_others_are_told_by_their_files():
+    run = {"external": "toy", "shard": "12"}
+    assert wildcards_of_output("run_external", "results/a/external/toy/shard12.items.parquet", RESULTS) == run
+    log = job_file(RESULTS, "logs", "run_external", run, ".log")
+    assert log == RESULTS / "logs/run_external/toy.shard12.log"
+    assert wildcards_of_file("run_external", log) == run
+    judged = {"dataset": "grouped", "external": "toy"}
+    assert (
+        wildcards_of_output("evaluate_external", "results/a/evaluation/grouped-toy/counts.parquet", RESULTS) == judged
+    )
+    log = job_file(RESULTS, "logs", "evaluate_external", judged, ".log")
+    assert log == RESULTS / "logs/evaluate_external/grouped-toy.log"
+    assert wildcards_of_file("evaluate_external", log) == judged
 
 
 def test_wildcards_are_complete_or_not():

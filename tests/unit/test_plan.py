@@ -63,7 +63,7 @@ def waited(rule, seconds):
 def test_every_pending_job_is_there_once():
     jobs = jobs_in_summary(SUMMARY, RESULTS)
     assert [job.rule for job in jobs] == ["train_model"] * 2 + ["predict_shard"] * 2 + ["merge_metrics"]
-    assert dict(jobs[3].wildcards) == {"dataset": "grouped", "training": "default", "fold": "1", "shard": "2"}
+    assert dict(jobs[3].wildcards) == {"dataset": "grouped", "training": "default", "shard": "2"}
 
 
 def test_nothing_is_pending_in_a_finished_run():
@@ -242,7 +242,7 @@ def test_the_command_plans_the_demo_before_anything_ran(empty, capsys):
         "prepare": 2,
         "chunk": 1,
         "train": 3,
-        "predict": 6,
+        "predict": 2,
         "evaluate": 1,
         "forest": 1,
         "merge": 1,

@@ -205,12 +205,12 @@ def test_jobs_are_told_apart_by_their_messages_or_wildcards(made):
     jobs = [
         made.job(
             "predict_shard",
-            f"predict_shard/grouped-default.fold1.shard{n}.tsv",
+            f"predict_shard/grouped-default.shard{n}.tsv",
             values=(str(n), "1", "1"),
             **(
-                {"says": f"Scoring shard {n} with grouped-default, fold 1"}
+                {"says": f"Scoring shard {n} with grouped-default"}
                 if n < 3
-                else {"wildcards": {"dataset": "grouped", "training": "default", "fold": "1", "shard": "3"}}
+                else {"wildcards": {"dataset": "grouped", "training": "default", "shard": "3"}}
             ),
         )
         for n in (1, 2, 3)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from otus import dense, frontend
 from otus.config import Config, CrnnSettings, DenseResnetSettings, Resnet18Settings, TcnSettings, TrainingSettings
+from otus.inference import reading, steps
 from otus.models import build_network
 from otus.models.beats import Beats
 from otus.models.resnet18 import Resnet18
@@ -164,6 +165,21 @@ def test_shards_share_out_prediction():
     assert one == pytest.approx(10 * ten)
 
 
+def test_all_folds_are_scored_in_one_job_that_reads_every_recording_once():
+    fold, *more = (loads(sized(), "predict_shard", split={"folds": n, "val_fraction": 0.25}) for n in (None, 5, 10))
+    for folds, load in zip((5, 10), more, strict=True):
+        assert load.read_h == 10, "recordings of a minute: their band medians come from what is scored"
+        assert load.work == pytest.approx(fold.work * folds * min(1, 2 / folds) / 0.4), "val and test of each fold"
+    assert fold.read_h < 10
+    long = loads(sized(recordings=2, longest_h=5.0), "predict_shard", split={"folds": 5})
+    assert 10 < long.read_h < 11
+
+
+def test_more_readers_hold_more_samples():
+    one, four = (loads(sized(), "predict_shard", prediction={"readers": n}).data_mb for n in (1, 4))
+    assert four - one == pytest.approx(6 * 60 * 48_000 * 6 / 2**20)
+
+
 def test_a_shorter_hop_is_more_work_for_the_network():
     slow = loads(sized(), "predict_shard", **training(frontend={"hop_s": 0.02})).work
     fast = loads(sized(), "predict_shard", **training(frontend={"hop_s": 0.002})).work
@@ -258,6 +274,8 @@ def test_what_is_repeated_here_is_as_elsewhere():
     plan = cuts.CutPlan(settings.cuts_per_epoch, settings.batch_size, settings.cut_frames, settings.target_share)
     assert cuts.n_cuts(clips, plan) == 1000
     assert frontend._PROFILE_FRAMES == job_facts.PROFILE_FRAMES
+    assert steps._PIECE_SAMPLES == workload._PIECE_SAMPLES
+    assert reading._AHEAD == 2
     assert (Beats.block_frames, Beats.context_frames) == (networks._BEATS_BLOCK, networks._BEATS_CONTEXT)
     assert (TimmBackbone.block_frames, TimmBackbone.context_frames) == (networks._TIMM_BLOCK, networks._TIMM_CONTEXT)
 
@@ -300,5 +318,20 @@ def test_disk_is_never_less_than_what_scores_take():
     found.size = lambda: sized(10)
     scored_h = 10 * (0.2 + 0.8 * 0.25)
     assert found.disk_mb("predict_shard", {}) == pytest.approx(scored_h * 360_000 * 2 * 6 / 2**20)
+    ten = Workload(Config.model_validate({**values, "split": {"folds": 10}}))
+    ten.size = found.size
+    assert ten.disk_mb("predict_shard", {}) == pytest.approx(10 * 2 * 360_000 * 2 * 6 / 2**20), "a fifth of 10 h each"
     assert found.disk_mb("train_model", {}) > 0
     assert found.disk_mb("no_such_rule", {}) == 0
+
+
+def test_detectors_of_others_have_their_own_threads_and_device_and_the_forest_behind_them_a_load():
+    command = {"runner": "command", "command": ["detect", "{input}", "{output}"]}
+    values = {"corpus": {"root": "r", "targets": ["hum"]}, "external": {"a": {**command, "gpu": True, "threads": 3}}}
+    found = Workload(Config.model_validate(values))
+    found.size = lambda: sized(10)
+    toy = {"external": "a", "shard": "1"}
+    assert (found.device("run_external", toy), found.threads("run_external", toy)) == ("cuda", 3)
+    network = found.load("filter_selections", {"dataset": "grouped", "training": "default"})
+    assert found.load("filter_selections", {"dataset": "grouped", "training": "a"}) == network
+    assert {"a", "grouped-a"} <= found.names()

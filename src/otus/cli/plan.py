@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the plan."""
     from otus.config import load_config
     from otus.resources.plan import Machines, as_json, as_text, make_plan, remaining_jobs
+    from otus.resources.shards import sharding_of
     from otus.resources.usage import read_usage
     from otus.resources.workload import Workload
     from otus.site import load_site
@@ -51,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         cores = options.jobs or len(os.sched_getaffinity(0))
         machines = Machines(cluster=False, slots=cores, gpus=1, has_gpu=shutil.which("nvidia-smi") is not None)
-    plan = make_plan(jobs, Workload(config), read_usage(Path(site.usage)), machines)
+    workload = Workload(config, sharding_of(config, asks_driver=False).shards)
+    plan = make_plan(jobs, workload, read_usage(Path(site.usage)), machines)
     print(as_json(plan) if options.json else as_text(plan, site.usage))
     return 0
 

@@ -18,6 +18,7 @@ from otus.config.datasets import (
     SplitSettings,
     Strategy,
 )
+from otus.config.external import ExternalSettings, HawkEarsSettings
 from otus.config.loading import config_schema, load_config, parse_config, use_config_file
 from otus.config.networks import (
     BeatsSettings,
@@ -27,13 +28,12 @@ from otus.config.networks import (
     TcnSettings,
     TimmSettings,
 )
+from otus.config.prediction import ChunkSettings, PredictionSettings
 from otus.config.settings import (
-    ChunkSettings,
     Config,
     DecodingSettings,
     EvaluationSettings,
     ForestSettings,
-    PredictionSettings,
     ReportSettings,
 )
 from otus.config.soundscapes import EventSource, SnrSettings, SoundscapeSettings
@@ -58,10 +58,12 @@ __all__ = [
     "DenseResnetSettings",
     "EvaluationSettings",
     "EventSource",
+    "ExternalSettings",
     "ExtractSettings",
     "ForestSettings",
     "FrontendSettings",
     "HardNegativeSettings",
+    "HawkEarsSettings",
     "NamePattern",
     "OptimisationSettings",
     "PredictionSettings",

@@ -8,27 +8,9 @@ from pydantic import Field, model_validator
 from otus.config.base import UNKNOWN, Fraction, Name, Positive, Settings
 from otus.config.corpus import CorpusSettings
 from otus.config.datasets import ClipFileSettings, DatasetSettings, SplitSettings
+from otus.config.external import ExternalSettings
+from otus.config.prediction import ChunkSettings, PredictionSettings
 from otus.config.training import TrainingSettings
-
-
-class ChunkSettings(Settings):
-    """How recordings are divided among prediction jobs. No audio is copied."""
-
-    chunk_s: Positive = Field(120.0, description="Longest stretch of a recording that one step scores.")
-    context_s: Annotated[float, Field(ge=0.0)] = Field(
-        4.0,
-        description="Context on either side that the table of chunks notes, for programs that read chunks alone; "
-        "scores never depend on it.",
-    )
-    shards: int = Field(1, ge=1, description="Prediction jobs per model.")
-
-
-class PredictionSettings(Settings):
-    """Frame scores; no threshold is involved."""
-
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to predict.")
-    threads: int = Field(1, ge=1, description="CPU threads of a prediction job.")
-    max_failed_fraction: Fraction = Field(0.0, description="Share of chunks that may fail before the job fails.")
 
 
 class DecodingSettings(Settings):
@@ -131,6 +113,9 @@ class Config(Settings):
         min_length=1,
         description="Training configurations by name.",
     )
+    external: dict[Name, ExternalSettings] = Field(
+        default_factory=dict, description="Detectors of others, by name: judged beside the networks on the same splits."
+    )
     chunking: ChunkSettings = Field(default_factory=ChunkSettings, description="Chunks and shards.")
     prediction: PredictionSettings = Field(default_factory=PredictionSettings, description="Scoring.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Metrics.")
@@ -156,6 +141,14 @@ class Config(Settings):
             if name not in self.training:
                 known = ", ".join(self.training)
                 raise ValueError(f"evaluation.decoding_of.{name}: no such training configuration; there are {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _external_detectors_fit(self) -> "Config":
+        for name, detector in self.external.items():
+            if name in self.training:
+                raise ValueError(f"external.{name}: a training configuration has this name; take another")
+            detector.check_targets(name, self.corpus.targets)
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 Light and quick: it runs while Snakemake is parsed, also for 20,000 recordings. No audio is decoded.
 """
 
+import contextlib
 import csv
 import math
 import struct
@@ -57,16 +58,15 @@ _PARTS = 5
 UNKNOWN = CorpusSize(0, 0.0, 0.0, 0.0, _SAMPLE_RATE, 0, 0, None, False)
 
 
-def corpus_size(inventory: Path, settings: CorpusSettings) -> CorpusSize:
-    """Return the size of the corpus: counted from the tables in the folder `inventory`, else guessed.
+def corpus_size(inventory: Path | None, settings: CorpusSettings) -> CorpusSize:
+    """Return the size of the corpus: counted from the tables in the folder `inventory`, or guessed without any.
 
     The guess for a demo corpus comes from its settings, any other from the sizes of the files below the root.
     Never raises for what is on disk: without a root there is nothing to guess from, and the result is UNKNOWN.
     """
-    try:
-        return _counted(inventory, settings.targets)
-    except (OSError, ValueError, KeyError, csv.Error):
-        pass
+    if inventory is not None:
+        with contextlib.suppress(OSError, ValueError, KeyError, csv.Error):
+            return _counted(inventory, settings.targets)
     if settings.demo is not None:
         hours = settings.demo.recordings * settings.demo.duration_s / 3600
         return CorpusSize(

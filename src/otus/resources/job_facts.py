@@ -35,6 +35,7 @@ class JobFacts:
     training: TrainingSettings
     decoding: DecodingSettings
     dataset: DatasetSettings
+    shards: int
 
     @property
     def folds(self) -> int:

@@ -12,9 +12,12 @@ from pathlib import Path
 _WILDCARDS = {
     "make_dataset": ("dataset",),
     "train_model": ("dataset", "training", "fold"),
-    "predict_shard": ("dataset", "training", "fold", "shard"),
+    "write_chunk_files": ("shard",),
+    "predict_shard": ("dataset", "training", "shard"),
     "evaluate_model": ("dataset", "training"),
     "filter_selections": ("dataset", "training"),
+    "run_external": ("external", "shard"),
+    "evaluate_external": ("dataset", "external"),
 }
 
 
@@ -37,7 +40,8 @@ def wildcards_of_message(rule: str, text: str, names: Collection[str]) -> dict[s
 def wildcards_of_file(rule: str, path: Path) -> dict[str, str]:
     """Return the wildcards of the job of `rule` that a log or benchmark file belongs to."""
     name, _, numbers = path.name.partition(".")
-    return _wildcards(rule, name, numbers)
+    of_model = {"dataset", "external"} & set(_WILDCARDS.get(rule, ()))
+    return _wildcards(rule, name, numbers if of_model else name)
 
 
 def complete(rule: str, wildcards: Mapping[str, str]) -> bool:
@@ -49,15 +53,15 @@ def job_file(results: Path, folder: str, rule: str, wildcards: Mapping[str, str]
     """Return the log or benchmark file of a job."""
     if rule not in _WILDCARDS:
         return results / folder / f"{rule}{suffix}"
-    name = "-".join(wildcards[key] for key in ("dataset", "training") if key in wildcards)
+    name = "-".join(wildcards[key] for key in ("dataset", "training", "external") if key in wildcards)
     numbers = [f"{key}{wildcards[key]}" for key in ("fold", "shard") if key in wildcards]
-    return results / folder / rule / (".".join([name, *numbers]) + suffix)
+    return results / folder / rule / (".".join([*filter(None, [name]), *numbers]) + suffix)
 
 
 def _wildcards(rule: str, name: str, text: str) -> dict[str, str]:
     """Those wildcards of the rule that the name of its dataset or model, and the text, tell."""
     dataset, _, training = name.partition("-")
-    found = {"dataset": dataset, "training": training}
+    found = {"dataset": dataset, "training": training, "external": training or dataset}
     for key in ("fold", "shard"):
         number = re.search(rf"\b{key} ?(\d+)", text)
         found[key] = number[1] if number else ""

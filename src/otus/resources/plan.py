@@ -28,9 +28,12 @@ STAGES = {
     "make_dataset": "prepare",
     "describe_dataset": "prepare",
     "make_chunks": "chunk",
+    "write_chunk_files": "chunk",
     "train_model": "train",
     "predict_shard": "predict",
+    "run_external": "external",
     "evaluate_model": "evaluate",
+    "evaluate_external": "evaluate",
     "filter_selections": "forest",
     "merge_metrics": "merge",
     "write_model_card": "report",
@@ -133,7 +136,7 @@ def make_plan(jobs: Iterable[Job], workload: Workload, past: Sequence[Usage], ma
         of_stage.setdefault(STAGES.get(job.rule, job.rule), []).append(job)
     stages = tuple(_stage(stage, found, workload, past, machines) for stage, found in of_stage.items() if found)
     uses_gpu = any(stage.gpu_h > 0 for stage in stages)
-    return Plan(stages, workload.size(), machines, uses_gpu, workload.config.chunking.shards)
+    return Plan(stages, workload.size(), machines, uses_gpu, workload.shards)
 
 
 def _stage(stage: str, jobs: Sequence[Job], workload: Workload, past: Sequence[Usage], machines: Machines) -> StagePlan:

@@ -35,7 +35,7 @@ _LOOKED_AT = 50
 _TIME_SAFETY, _WORST_TIME_SAFETY, _MEMORY_SAFETY = 3.0, 1.5, 1.5
 _SNAKEMAKE_MB = 300.0
 SMALLEST_MB = 1500
-SMALLEST_MIN = {"train_model": 240, "predict_shard": 120}
+SMALLEST_MIN = {"train_model": 240, "predict_shard": 120, "run_external": 120}
 SMALLEST_CPU_MIN = 30
 
 

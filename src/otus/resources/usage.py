@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from otus import __version__
 from otus.atomic import write_text
+from otus.resources.benchmark import read_benchmark
 from otus.resources.jobs import complete, job_file, wildcards_of_file, wildcards_of_message
 from otus.resources.workload import Load, Workload
 
@@ -171,15 +172,15 @@ def _nearest(job: "JobRun", candidates: Iterable[Path]) -> Path | None:
 
 def _usage(job: "JobRun", benchmark: Path, workload: Workload) -> Usage | None:
     """The row of one job; None if its benchmark file is of an earlier run or lacks something."""
-    measured = _measured(benchmark)
-    if measured is None or job.ended is None:
+    took = read_benchmark(benchmark)
+    if took.wall_s is None or took.cpu_s is None or took.rss_mb is None or job.ended is None:
         return None
-    wall_s, cpu_s, max_rss_mb = measured
     turnaround_s = (job.ended - job.submitted).total_seconds()
     announced = turnaround_s > 0
     earliest = job.submitted.timestamp() - _CLOCK_SKEW_S if announced else job.ended.timestamp() - _LATEST_NOTICE_S
     if _changed(benchmark) < earliest:
         return None
+    waited = announced and not job.local and job.attempts == 1
     wildcards = wildcards_of_file(job.rule, benchmark)
     load = workload.load(job.rule, wildcards)
     text = _text(Path(job.log or job_file(Path(workload.config.results_dir), "logs", job.rule, wildcards, ".log")))
@@ -192,10 +193,10 @@ def _usage(job: "JobRun", benchmark: Path, workload: Workload) -> Usage | None:
         work=round(load.work, 6),
         read_h=round(load.read_h, 6),
         data_mb=round(load.data_mb, 3),
-        wall_s=wall_s,
-        cpu_s=cpu_s,
-        max_rss_mb=max_rss_mb,
-        wait_s=round(max(0.0, turnaround_s - wall_s), 1) if announced and not job.local and job.attempts == 1 else None,
+        wall_s=took.wall_s,
+        cpu_s=took.cpu_s,
+        max_rss_mb=took.rss_mb,
+        wait_s=round(max(0.0, turnaround_s - took.wall_s), 1) if waited else None,
         attempts=max(job.attempts, 2 if _RESUMED.search(text) else 1),
         host=nodes[-1] if nodes else "",
         finished=job.ended.isoformat(timespec="seconds"),
@@ -223,15 +224,6 @@ def _changed(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _measured(benchmark: Path) -> tuple[float, float, float] | None:
-    """Wall s, CPU s and MB; None without a benchmark file that holds all three."""
-    try:
-        row = list(csv.DictReader(io.StringIO(benchmark.read_text(encoding="utf-8")), delimiter="\t"))[-1]
-        return _quantity(row["s"]), _quantity(row["cpu_time"]), _quantity(row["max_rss"])
-    except (OSError, IndexError, KeyError, TypeError, ValueError, csv.Error):
-        return None  # jobs of less than a second have NA or -
 
 
 def median_wait_s(past: Sequence[Usage], rules: Iterable[str]) -> float | None:

@@ -34,6 +34,9 @@ _FEWEST_CUTS, _MOST_CUTS_PER_CALL, _BLOCK_SAMPLES = 160, 4, 2**22
 _SAMPLE_BYTES, _CLIP_BYTES, _COUNT_BYTES, _SELECTION_BYTES, _ROW_BYTES = 30, 800, 700, 3000, 3000
 _READ_FRAME_BYTES, _LOGIT_BYTES = 45, 4
 
+#: Samples that a prediction reads at once, as in otus.inference.steps, and bytes of each: floats and 16 bits.
+_PIECE_SAMPLES, _PIECE_BYTES = 2**23, 6
+
 #: Candidate selections per call, and forests fitted per fold and label (five inner folds, and the one that is kept).
 _CANDIDATES, _FORESTS = 2.0, 6
 
@@ -62,9 +65,12 @@ WORK_UNITS = {
     "write_inventory_page": "thousand recordings and annotations",
     "build_soundscapes": "hours of audio made",
     "make_chunks": "hours of audio divided",
+    "write_chunk_files": "hours of audio copied",
     "train_model": "hours of audio at a 10 ms hop through a dense_resnet of default size",
     "predict_shard": "hours of audio at a 10 ms hop through a dense_resnet of default size",
+    "run_external": "hours of audio given to a program of others",
     "evaluate_model": "hours of audio at a 10 ms hop through one decoding",
+    "evaluate_external": "thousand selections of all folds",
     "filter_selections": "forests of 300 trees fitted on 1000 selections",
     "merge_metrics": "thousand counts (one recording at one threshold)",
     "write_model_card": "thousand counts (one recording at one threshold)",
@@ -114,6 +120,12 @@ def _make_chunks(job: JobFacts) -> Load:
     return Load(job.size.labelled_hours, 0.0, chunks * _ROW_BYTES / _MB)
 
 
+def _write_chunk_files(job: JobFacts) -> Load:
+    """Held is a block of audio, whatever the length of a chunk, beside the tables."""
+    hours = job.size.labelled_hours / job.shards
+    return Load(hours, hours, _make_chunks(job).data_mb)
+
+
 def _train_model(job: JobFacts) -> Load:
     """Cuts and, after an epoch, the validation recordings; what does not fit into the cache is read every time."""
     settings, size = job.training, job.size
@@ -160,13 +172,21 @@ def _learnt_from(job: JobFacts) -> tuple[float, float]:
 
 
 def _predict_shard(job: JobFacts) -> Load:
-    """The val and test recordings of a fold; those that its network was trained on are skipped."""
-    scored_h = job.size.labelled_hours * (job.val_share + job.test_share) / job.config.chunking.shards
-    read_h = job.with_profiles(scored_h)
+    """The val and test recordings of every fold; those that its network was trained on are skipped.
+
+    A recording is decoded once for all folds, its spectrum is computed for each whose front end is its own.
+    """
+    of_fold_h = job.size.labelled_hours * (job.val_share + job.test_share) / job.shards
+    read_h = min(job.folds * of_fold_h, job.size.labelled_hours / job.shards)
+    recordings = job.size.recordings * read_h / job.size.hours if job.size.hours else 0.0
+    profile_h = PROFILE_FRAMES * job.hop_s / 3600
+    if read_h > recordings * profile_h:  # the band medians of shorter ones come from the samples that are scored
+        read_h += recordings * profile_h
+    networks = job.network(job.folds * job.training.members * job.frames(of_fold_h))
     return Load(
-        work=job.network(job.training.members * job.frames(scored_h)) + job.spectra(read_h),
+        work=networks + job.spectra(job.folds * of_fold_h),
         read_h=read_h,
-        data_mb=_profile_mb(job) + _scoring_mb(job),
+        data_mb=_profile_mb(job) + _reading_mb(job) + _scoring_mb(job),
     )
 
 
@@ -183,6 +203,18 @@ def _evaluate_model(job: JobFacts) -> Load:
     )
 
 
+def _run_external(job: JobFacts) -> Load:
+    """All chunks, whatever the folds. What a program of others takes is a guess until it has been run."""
+    hours = job.size.labelled_hours / job.shards
+    chunk_s = min(job.config.chunking.chunk_s + 2 * job.config.chunking.context_s, 3600 * job.size.longest_h)
+    return Load(hours, hours, chunk_s * job.size.sample_rate * _SAMPLE_BYTES / _MB)
+
+
+def _evaluate_external(job: JobFacts) -> Load:
+    found = job.folds * _CANDIDATES * job.size.calls
+    return Load(found / 1000, 0.0, found * _SELECTION_BYTES / _MB)
+
+
 def _filter_selections(job: JobFacts) -> Load:
     candidates = _CANDIDATES * job.size.calls
     forests = _FORESTS * job.folds * job.classes * job.config.forest.trees / 300
@@ -194,28 +226,30 @@ def _filter_selections(job: JobFacts) -> Load:
 
 
 def _merge_metrics(job: JobFacts) -> Load:
-    counts = job.counts() * len(job.config.datasets) * len(job.config.training)
+    models = len(job.config.datasets) * (len(job.config.training) + len(job.config.external))
+    counts = job.counts() * models
     return Load(counts / 1000, 0.0, counts * _COUNT_BYTES / _MB)
 
 
 def _disk_mb(rule: str, job: JobFacts) -> float:
     """What the outputs of a job take on disk, at most."""
-    if rule == "make_demo_corpus" and job.config.corpus.demo is not None:
-        return job.size.hours * 3600 * 2 * job.size.sample_rate / _MB
-    if rule == "build_soundscapes":
-        return job.size.hours * 3600 * 2 * job.size.sample_rate / _MB
+    if rule in ("make_demo_corpus", "build_soundscapes", "write_chunk_files"):
+        hours = job.size.labelled_hours / job.shards if rule == "write_chunk_files" else job.size.hours
+        return hours * 3600 * 2 * job.size.sample_rate / _MB
     if rule == "describe_dataset" and (job.config.clip_files.audio or job.config.clip_files.spectrograms):
         return job.clips / job.folds * 2 * job.size.sample_rate / _MB
     if rule == "train_model":  # weights, and while it lasts the state to resume from
         return (job.training.members + _WEIGHTS_SAVED) * job.cost.learnt * _FLOAT_BYTES / _MB
     if rule == "predict_shard":
-        hours = job.size.labelled_hours * (job.val_share + job.test_share) / job.config.chunking.shards
-        return job.frames(hours) * job.classes * _SCORE_BYTES / _MB
+        hours = job.size.labelled_hours * (job.val_share + job.test_share) / job.shards
+        return job.folds * job.frames(hours) * job.classes * _SCORE_BYTES / _MB
     rows = {
         "take_inventory": job.size.recordings + job.size.rows,
         "make_dataset": job.clips,
         "describe_dataset": 2 * job.clips,
         "evaluate_model": job.counts() / 2 + job.folds * _CANDIDATES * job.size.calls,
+        "run_external": _CANDIDATES * job.size.calls / job.shards,
+        "evaluate_external": job.counts() / 2 + job.folds * _CANDIDATES * job.size.calls,
         "filter_selections": job.counts() / 2 + _CANDIDATES * job.size.calls,
         "merge_metrics": job.counts(),
     }
@@ -230,8 +264,11 @@ _LOADS: dict[str, Callable[[JobFacts], Load]] = {
     "make_dataset": _make_dataset,
     "describe_dataset": _describe_dataset,
     "make_chunks": _make_chunks,
+    "write_chunk_files": _write_chunk_files,
     "train_model": _train_model,
     "predict_shard": _predict_shard,
+    "run_external": _run_external,
+    "evaluate_external": _evaluate_external,
     "evaluate_model": _evaluate_model,
     "filter_selections": _filter_selections,
     "merge_metrics": _merge_metrics,
@@ -254,10 +291,17 @@ def _beyond(needed_mb: float, room_mb: float) -> float:
 
 
 def _scoring_mb(job: JobFacts) -> float:
-    """Weights of all networks, and the values of what one scores at once."""
+    """Weights of the networks of all folds, and the values of what one scores at once."""
     cost = job.cost
     at_once = (cost.block + 2 * cost.context) * _HELD_SCORING * cost.values
-    return (job.training.members * cost.weights + at_once) * _FLOAT_BYTES / _MB
+    return (job.folds * job.training.members * cost.weights + at_once) * _FLOAT_BYTES / _MB
+
+
+def _reading_mb(job: JobFacts) -> float:
+    """The pieces that are read ahead, being scored, and being decoded."""
+    seconds = min(job.config.chunking.chunk_s, job.size.longest_h * 3600)
+    pieces = 2 * job.config.prediction.readers + 2
+    return pieces * min(seconds * job.size.sample_rate, _PIECE_SAMPLES) * _PIECE_BYTES / _MB
 
 
 def _learning_mb(job: JobFacts) -> float:
@@ -280,10 +324,13 @@ def _profile_mb(job: JobFacts) -> float:
 
 
 class Workload:
-    """The loads of all jobs of one config; the size of the corpus is looked up when it is first needed."""
+    """The loads of all jobs of one config; the size of the corpus is looked up when it is first needed.
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    `shards` is the number of shards of the run; without it, what the config asks for at the size of the corpus.
+    """
+
+    def __init__(self, config: Config, shards: int | None = None) -> None:
+        self.config, self._shards = config, shards
         self._inventory = Path(config.results_dir, "inventory")
         self._size: tuple[int | None, CorpusSize] | None = None
         self._loads: dict[tuple[str, str, str], Load] = {}
@@ -298,6 +345,11 @@ class Workload:
             self._size = (changed, corpus_size(self._inventory, self.config.corpus))
             self._loads.clear()
         return self._size[1]
+
+    @property
+    def shards(self) -> int:
+        """The number of shards."""
+        return self._shards or self.config.chunking.shards_for(3600 * self.size().labelled_hours)
 
     def load(self, rule: str, wildcards: Mapping[str, str]) -> Load:
         """Return the load of a job: its rule and its wildcards `dataset` and `training`, where it has them.
@@ -319,15 +371,17 @@ class Workload:
     def _job(self, wildcards: Mapping[str, str]) -> JobFacts:
         """The job's model; the first one of the config for a job that is of none."""
         dataset = wildcards.get("dataset") or next(iter(self.config.datasets))
-        training = wildcards.get("training") or next(iter(self.config.training))
+        named = wildcards.get("training")  # of the post-filter also a detector of others
+        training = named if named in self.config.training else next(iter(self.config.training))
         evaluation = self.config.evaluation
         decoding = evaluation.decoding_of.get(training, evaluation.decoding)
         settings = self.config.training[training], decoding, self.config.datasets[dataset]
-        return JobFacts(self.config, self.size(), *settings)
+        return JobFacts(self.config, self.size(), *settings, self.shards)
 
     def names(self) -> set[str]:
         """Return the names of all dataset variants and models."""
-        return {f"{d}-{t}" for d in self.config.datasets for t in self.config.training} | set(self.config.datasets)
+        models = {f"{d}-{t}" for d in self.config.datasets for t in [*self.config.training, *self.config.external]}
+        return models | set(self.config.datasets) | set(self.config.external)
 
     def device(self, rule: str, wildcards: Mapping[str, str]) -> str:
         """Return where a job wants to run: cpu, cuda or auto."""
@@ -335,10 +389,14 @@ class Workload:
             return self.config.prediction.device
         if rule == "train_model" and "training" in wildcards:
             return self.config.training[wildcards["training"]].device
+        if rule == "run_external" and "external" in wildcards:
+            return "cuda" if self.config.external[wildcards["external"]].gpu else "cpu"
         return "cpu"
 
     def threads(self, rule: str, wildcards: Mapping[str, str]) -> int:
         """Return the CPU threads of a job; as in rules/*.smk."""
         if rule == "train_model":
             return self._job(wildcards).training.threads
+        if rule == "run_external" and "external" in wildcards:
+            return self.config.external[wildcards["external"]].threads
         return self.config.prediction.threads if rule == "predict_shard" else _THREADS.get(rule, 1)
