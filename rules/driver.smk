@@ -54,6 +54,15 @@ def begin_run():
     record_driver(folder, sys.argv, list(workflow.dag_settings.targets), slurm=slurm)
 
 
+def write_job_table():
+    """Bring what the jobs took into one table, also after a run that failed."""
+    from datetime import datetime, timezone
+
+    from otus.telemetry.jobs import write_jobs  # not light
+
+    write_jobs(Path(RESULTS), datetime.now(timezone.utc))
+
+
 def end_run(logs):
     """Tell what failed and how to run it again, and learn what the jobs took."""
     run = read_run(Path(logs[0]))
@@ -64,6 +73,10 @@ def end_run(logs):
             f"{SITE.usage}: what the jobs took could not be noted ({error}).",
             file=sys.stderr,
         )
+    try:
+        write_job_table()
+    except (OSError, OtusError) as error:
+        print(f"The table of the jobs could not be written ({error}).", file=sys.stderr)
     if text := failure_text(failures_of(run, Path.cwd(), sys.argv), run):
         print(f"\n{text}", file=sys.stderr)
     forget_driver(Path.cwd())

@@ -40,6 +40,8 @@ rule train_model:
         training=training_of,
         iou=CFG.evaluation.iou[0],
         seed=CFG.seed,
+        # No output: it goes on over all attempts, and a job that fails leaves it too.
+        telemetry=f"{RESULTS}/telemetry/train_model/{{dataset}}-{{training}}.fold{{fold}}.jsonl",
         code=code_digest("training", "models"),  # a new drawing of the curves is no reason to train again
     script:
         "../scripts/train_model.py"

@@ -29,11 +29,13 @@ from training_corpus import (
     weights,
 )
 
+from otus.devices import choose_device
 from otus.errors import DataError, MissingPartError, StageError
 from otus.models.card import load_card, load_model, save_model
 from otus.stopping import StoppedError
 from otus.tables import write_table
-from otus.training import loop, stage, train_fold
+from otus.telemetry.summary import read_journal
+from otus.training import loop, train_fold
 from otus.training.cuts import counted_frames
 from otus.training.material import read_material
 
@@ -167,13 +169,13 @@ def test_a_validation_of_all_networks_together(corpus, tmp_path, whole_fold):
 @pytest.mark.parametrize("available", [True, False])
 def test_a_gpu_that_is_not_there_is_said(monkeypatch, available):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    assert stage.choose_device("cpu") == CPU
-    assert stage.choose_device("auto") == torch.device("cuda" if available else "cpu")
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto") == torch.device("cuda" if available else "cpu")
     if available:
-        assert stage.choose_device("cuda") == torch.device("cuda")
+        assert choose_device("cuda") == torch.device("cuda")
     else:
         with pytest.raises(MissingPartError, match="cuda is set but no GPU is visible; use device: auto or cpu"):
-            stage.choose_device("cuda")
+            choose_device("cuda")
 
 
 # Sides that are parts of recordings, unknown intervals, raw recordings
@@ -321,13 +323,24 @@ def job(corpus, folder, **changes):
         write_table(folder / f"{name}.parquet", name, rows)
     settings = SETTINGS.model_copy(update={"members": 1, "epochs": 2, **changes})
     params = {"root": str(corpus[0][0].path.parent), "targets": ["hum"], "iou": 0.4, "seed": 1}
+    params["telemetry"] = str(folder / "telemetry" / "train_model" / "d-t.fold1.jsonl")
     return types.SimpleNamespace(
         input=Places(folder, ".parquet"),
         output=Places(folder / "out"),
         log=[str(folder / "log")],
         params=types.SimpleNamespace(**params, training=settings.model_dump(mode="json")),
         wildcards=types.SimpleNamespace(dataset="d", training="t", fold="1"),
+        rule="train_model",
+        resources={"mem_mb": 4000, "runtime": 60},
+        threads=1,
     )
+
+
+def told(folder):
+    """The events of the job's journal, each with its status or how far it was."""
+    events = read_journal(folder / "telemetry" / "train_model" / "d-t.fold1.jsonl")
+    work = [e for e in events if e["event"] not in ("sample", "heartbeat")]
+    return [(e["event"], e["status"] if e["event"] == "run_end" else e.get("items_done")) for e in work]
 
 
 @pytest.fixture
@@ -358,6 +371,7 @@ def test_the_job_of_a_fold_writes_a_model_and_deletes_the_state(corpus, tmp_path
     assert best["best_epochs"] == card.best_epochs and card.model == "d-t" and 0 <= best["f1"] <= 1
     records = [json.loads(line) for line in (tmp_path / "out" / "metrics").read_text().splitlines()]
     assert [(r["member"], r["epoch"]) for r in records] == [(1, 1), (1, 2)]
+    assert told(tmp_path) == [("run_start", None), ("plan", 0), ("epoch", 1), ("epoch", 2), ("run_end", "ok")]
 
 
 def test_a_job_that_diverges_leaves_no_model(corpus, tmp_path, quietly):
@@ -366,6 +380,7 @@ def test_a_job_that_diverges_leaves_no_model(corpus, tmp_path, quietly):
         run(job(corpus, tmp_path, optimisation=diverging))
     assert left_in(tmp_path / "out") <= {"resume"}
     sys.excepthook(error.type, error.value, error.tb)  # what Python calls before it exits with 1
+    assert told(tmp_path) == [("run_start", None), ("plan", 0), ("run_end", "failed")]
     last = (tmp_path / "log").read_text().splitlines()[-1]
     assert "FAILED: training: the " in last and "lower training.<name>.optimisation.learning_rate" in last
 
@@ -379,3 +394,5 @@ def test_a_stopped_job_leaves_its_state_and_no_model(corpus, tmp_path, quietly, 
     run(job(corpus, tmp_path))
     assert "resuming after epoch 1 of 2 and 1 batches of the next" in (tmp_path / "log").read_text()
     assert {"weights", "card", "metrics", "best"} <= left_in(tmp_path / "out")
+    stopped = [("run_start", None), ("plan", 0), ("epoch", 1), ("run_end", "stopped")]
+    assert told(tmp_path) == [*stopped, ("run_start", None), ("plan", 1), ("epoch", 2), ("run_end", "ok")]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from otus import __version__
-from otus.cli import commands, doctor, export, plan, runs, soundscapes
+from otus.cli import commands, doctor, export, jobs, plan, runs, soundscapes
 from otus.errors import MissingPartError, OtusError
 
 
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     schema.set_defaults(run=commands.schema)
     doctor.register(commands_of)
     runs.register(commands_of)
+    jobs.register(commands_of)
     plan.register(commands_of)
     soundscapes.register(commands_of)
     export.register(commands_of)

@@ -15,6 +15,8 @@ from otus.doctor.report import Finding
 
 #: The oldest driver for each CUDA, by NVIDIA's table; a newer minor version of CUDA runs on it too.
 _OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
+#: Values of CUDA_VISIBLE_DEVICES that leave no GPU; the last is Slurm's.
+HIDES_ALL = ("", "-1", "NoDevFiles")
 #: Codes of NVML.
 _NO_PERMISSION, _NOT_LOADED, _NO_LIBRARY, _MISMATCH = 4, 9, 12, 18
 _DRIVER = "install the NVIDIA driver; a container needs --nv (apptainer) or --gpus all (docker)"
@@ -131,7 +133,7 @@ def _of_torch(torch: Torch, nvml: Nvml, around: Surroundings) -> Finding | None:
 def _of_environment(nvml: Nvml, around: Surroundings) -> Finding | None:
     if around.job_without_gpu:
         return _no_gpu("this Slurm job was given none", "ask for one: --gpus=1 or --gres=gpu:1")
-    if around.visible is not None and around.visible.strip() in ("", "-1", "NoDevFiles"):
+    if around.visible is not None and around.visible.strip() in HIDES_ALL:
         return _no_gpu(f"CUDA_VISIBLE_DEVICES is '{around.visible}', which hides all", "unset CUDA_VISIBLE_DEVICES")
     if around.visible and nvml.count and not any(device.get("mig") for device in nvml.devices):
         why = f"CUDA_VISIBLE_DEVICES is '{around.visible}', but the driver has {nvml.count}, counted from 0"

@@ -76,7 +76,7 @@ def _nvml() -> dict[str, Any]:
 def _device(pynvml: Any, index: int) -> dict[str, Any]:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        facts: dict[str, Any] = {"name": _text(pynvml.nvmlDeviceGetName(handle)), "mig": _mig(pynvml, handle)}
+        facts: dict[str, Any] = {"name": _text(pynvml.nvmlDeviceGetName(handle)), "mig": is_divided(pynvml, handle)}
         pynvml.nvmlDeviceGetMemoryInfo(handle)
         if not facts["mig"]:  # a divided card has no utilisation as a whole
             pynvml.nvmlDeviceGetUtilizationRates(handle)
@@ -85,7 +85,8 @@ def _device(pynvml: Any, index: int) -> dict[str, Any]:
     return facts
 
 
-def _mig(pynvml: Any, handle: Any) -> bool:
+def is_divided(pynvml: Any, handle: Any) -> bool:
+    """Return whether MIG is on: the card computes only by its instances."""
     try:
         return bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
     except pynvml.NVMLError:  # a card that cannot be divided

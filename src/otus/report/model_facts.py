@@ -1,6 +1,5 @@
 """What a model card tells about a model, read from the files that its training, evaluation and jobs left."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from otus.atomic import read_json
 from otus.audio import sha256
 from otus.config import DatasetSettings
 from otus.evaluation.thresholds import ChosenPoint, read_thresholds
+from otus.resources.benchmark import read_benchmark
 
 #: What is stored with the weights but not learnt: statistics of the batch norms.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -63,13 +63,13 @@ def read_folds(folders: Sequence[Path], thresholds: Path, benchmarks: Path) -> d
     found = {}
     for folder in folders:
         fold = int(folder.name.removeprefix("fold"))
-        wall_s, cpu_s = _measured(benchmarks / f"{folder.parent.name}.{folder.name}.tsv")
+        took = read_benchmark(benchmarks / f"{folder.parent.name}.{folder.name}.tsv")
         found[fold] = FoldFacts(
             card=read_json(folder / "card.json"),
             card_sha256=sha256(folder / "card.json"),
             parameters=_parameters(folder / "model.safetensors"),
-            wall_s=wall_s,
-            cpu_s=cpu_s,
+            wall_s=took.wall_s,
+            cpu_s=took.cpu_s,
             points=chosen.get(fold, {}),
         )
     return dict(sorted(found.items()))
@@ -81,21 +81,3 @@ def _parameters(weights: Path) -> int:
         names = list(file.keys())
         learnt = [name for name in names if not name.endswith(_STATISTICS)]
         return sum(math.prod(file.get_slice(name).get_shape()) for name in learnt)
-
-
-def _measured(benchmark: Path) -> tuple[float | None, float | None]:
-    """Wall and CPU seconds of a job; None for what its benchmark file does not say."""
-    try:
-        with benchmark.open(encoding="utf-8", newline="") as file:
-            row = list(csv.DictReader(file, delimiter="\t"))[-1]
-    except (OSError, IndexError, UnicodeDecodeError, csv.Error):
-        return None, None
-    return _seconds(row.get("s")), _seconds(row.get("cpu_time"))
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value >= 0 else None

@@ -16,10 +16,12 @@ from torch import nn
 
 from otus.config import OptimisationSettings, TrainingSettings
 from otus.dense import is_out_of_memory
+from otus.devices import native_bfloat16
 from otus.errors import StageError
 from otus.models.network import learnt_state
 from otus.seeds import derive_seed
 from otus.stopping import StoppedError
+from otus.telemetry.events import NO_JOURNAL, Recorder
 from otus.training.objectives import E, Examples, Judgement, Objective
 from otus.training.prefetch import prefetched
 from otus.training.resume import read_resume, write_resume
@@ -103,11 +105,20 @@ class _Checkpoint:
     digest: str
     stop: Callable[[], bool]
     epochs: int
+    journal: Recorder
     saved_at: float = field(default_factory=time.monotonic)
 
     def save(self) -> None:
         write_resume(self.path, self.digest, self.state.dump(self.device) | {"kept": self.objective.kept()})
         self.saved_at = time.monotonic()
+
+    def end_epoch(self, record: dict[str, float], wall_s: float) -> None:
+        """Add the record of an epoch, save, and tell the journal."""
+        self.state.records.append(record)
+        self.state.losses = []
+        self.save()
+        found = {"loss": record["loss"], "detection": record.get("detection")}
+        self.journal.write("epoch", item_id=self.path.stem, items_done=len(self.state.records), wall_s=wall_s, **found)
 
     def pause(self) -> None:
         """Save if it is time to. Raises StoppedError, with everything saved, if the job is asked to stop."""
@@ -145,6 +156,7 @@ def train_model(
     stop: Callable[[], bool],
     progress: Callable[[str], None],
     groups: list[dict[str, Any]] | None = None,
+    journal: Recorder = NO_JOURNAL,
 ) -> TrainedModel:
     """Train a network, which is on its device, and return its best averaged weights by the objective's judgement.
 
@@ -152,9 +164,9 @@ def train_model(
     optimisers take it, each group with the peak `lr` of its own; without it all have that of the settings. `stop` is
     asked after every batch and every epoch; if it says yes, the state is written to `resume_path` and StoppedError is
     raised. A call with the same `digest` goes on from there, within the epoch, and ends with the same weights and
-    records as an uninterrupted one (same machine, CPU). A batch that does not fit into memory goes through the network
-    in parts, and gradients add up; that is said. Raises StageError if the loss or its gradient is not finite, or if
-    a single example or anything else does not fit, and MissingPartError if `resume_path` cannot be written.
+    records as an uninterrupted one (same machine, CPU). A batch that does not fit into memory goes through in parts;
+    that is said, also to the `journal`, as is every epoch. Raises StageError if the loss or its gradient is not finite,
+    or if a single example or anything else does not fit, and MissingPartError if `resume_path` cannot be written.
     """
     torch.manual_seed(seed % 2**63)
     torch.use_deterministic_algorithms(device.type == "cpu")
@@ -165,22 +177,22 @@ def train_model(
         objective.keep(saved["kept"])
         within = f" and {len(state.losses)} batches of the next" if state.losses else ""
         progress(f"resuming after epoch {len(state.records)} of {epochs}{within}")
-    checkpoint = _Checkpoint(state, objective, device, resume_path, digest, stop, epochs)
+    checkpoint = _Checkpoint(state, objective, device, resume_path, digest, stop, epochs, journal)
+    journal.write("plan", item_id=resume_path.stem, items_done=len(state.records), items_total=epochs)
     began, done_before = time.monotonic(), len(state.records)
     while len(state.records) < epochs and not _stalled(state.records, settings.patience, objective.draw):
         checkpoint.pause()
-        epoch = len(state.records) + 1
+        epoch, epoch_began = len(state.records) + 1, time.monotonic()
         loss = _one_epoch(checkpoint, settings, derive_seed(seed, "epoch", epoch), progress)
-        record: dict[str, float] = {"epoch": epoch, "loss": loss, "learning_rate": _rate(state)}
+        rate = float(state.optimiser.param_groups[0]["lr"])
+        record: dict[str, float] = {"epoch": epoch, "loss": loss, "learning_rate": rate}
         if epoch % settings.validate_every == 0 or epoch == epochs:
             record |= objective.judge(state.average)
             if _as_good(record["detection"], state.records, objective.draw):
                 state.best.load_state_dict(learnt_state(state.average), strict=False)
             if isinstance(state.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 state.schedule.step(record["detection"])
-        state.records.append(record)
-        state.losses = []
-        checkpoint.save()
+        checkpoint.end_epoch(record, time.monotonic() - epoch_began)
         pace = (time.monotonic() - began) / (epoch - done_before)
         progress(_line(record, epochs, pace))
     best = state.records[_good(state.records, objective.draw)[-1]]
@@ -235,10 +247,6 @@ def _schedule(
 def _between(start: float, end: float, done: float) -> float:
     """A value on the half cosine from `start` to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * min(1.0, done))) / 2
-
-
-def _rate(state: _State) -> float:
-    return float(state.optimiser.param_groups[0]["lr"])
 
 
 def _line(record: dict[str, float], epochs: int, pace_s: float) -> str:
@@ -314,6 +322,7 @@ def _one_batch(
             f"out of memory: batches of {len(varied)} go through the network in {state.parts} parts from now on; "
             "lower training.<name>.batch_size to avoid this."
         )
+        checkpoint.journal.write("oom_backoff", batch_size=math.ceil(len(varied) / state.parts))
     learnt = [p for p in state.network.parameters() if p.requires_grad]
     slope = float(nn.utils.clip_grad_norm_(learnt, settings.optimisation.gradient_norm))
     if not math.isfinite(loss + slope):
@@ -364,11 +373,7 @@ def _where(batch: Examples) -> str:
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
     """Return whether to train in bfloat16: as the settings say, or where it is done in hardware."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported())
+    return native_bfloat16(device) if precision == "auto" else precision == "bf16"
 
 
 def _follow(state: _State, decay: float, steps: int) -> None:

@@ -14,10 +14,11 @@ from torch import nn
 
 from otus import __version__
 from otus.config import TrainingSettings
-from otus.errors import MissingPartError
+from otus.devices import choose_device
 from otus.models.card import ModelCard
 from otus.provenance import code_digest
 from otus.seeds import derive_seed
+from otus.telemetry.events import NO_JOURNAL, Recorder
 from otus.training.beats import learning_from_beats
 from otus.training.frames import learning_from_frames
 from otus.training.learning import Learning, SecondStage
@@ -50,12 +51,14 @@ def train_fold(
     resume_folder: Path,
     stop: Callable[[], bool],
     progress: Callable[[str], None],
+    journal: Recorder = NO_JOURNAL,
 ) -> TrainedFold:
     """Train on the train side of a fold, validate on its val side; return the networks and their card.
 
     Recordings that are only tested are never opened. When `stop` says yes, everything is saved in `resume_folder` and
-    StoppedError is raised; another call goes on from there. Networks that are finished are not trained again. Raises
-    DataError if there is nothing to train or validate on, StageError if the training diverges.
+    StoppedError is raised; another call goes on from there. Networks that are finished are not trained again. `journal`
+    is told what there is to do, of every epoch, and of batches that memory does not suffice for. Raises DataError if
+    there is nothing to train or validate on, StageError if the training diverges.
     """
     device = choose_device(settings.device)
     torch.set_num_threads(settings.threads)
@@ -69,7 +72,7 @@ def train_fold(
     data_sha256 = tables.digest()
     code = code_digest("training", "models"), torch.__version__
     belongs_to = repr((data_sha256, list(targets), settings, iou, learning.frontend, learning.imported, code))
-    trainer = _Trainer(belongs_to, device, resume_folder, stop)
+    trainer = _Trainer(belongs_to, device, resume_folder, stop, journal)
     members = [
         _train_member(trainer, learning, number, settings, seed, _as_member(progress, number, settings.members))
         for number in range(1, (1 if settings.epochs == 0 else settings.members) + 1)
@@ -117,6 +120,7 @@ class _Trainer:
     device: torch.device
     resume_folder: Path
     stop: Callable[[], bool]
+    journal: Recorder
 
     def train(
         self,
@@ -140,6 +144,7 @@ class _Trainer:
             stop=self.stop,
             progress=progress,
             groups=groups,
+            journal=self.journal,
         )
 
 
@@ -250,13 +255,3 @@ def _versions() -> dict[str, str]:
 def _as_member(progress: Callable[[str], None], number: int, of: int) -> Callable[[str], None]:
     """Progress lines that say which network they are about."""
     return progress if of == 1 else lambda line: progress(f"network {number} of {of}: {line}")
-
-
-def choose_device(wanted: str) -> torch.device:
-    """Return the device that the config asks for; auto takes a GPU if one is visible.
-
-    Raises MissingPartError if a GPU is asked for and none is visible.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise MissingPartError("device: cuda is set but no GPU is visible; use device: auto or cpu.")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
