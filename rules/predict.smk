@@ -1,4 +1,4 @@
-"""One job per model and shard: frame scores, once; no threshold is involved."""
+"""One job per model and shard, all folds together: frame scores, once; no threshold is involved."""
 
 
 rule predict:
@@ -16,15 +16,25 @@ rule predict_shard:
         recordings=file_of(rules.take_inventory.output.recordings),
         chunks=file_of(rules.make_chunks.output.chunks),
         splits=file_of(rules.make_dataset.output.splits),
-        weights=file_of(rules.train_model.output.weights),
-        card=file_of(rules.train_model.output.card),
+        weights=expand(
+            file_of(rules.train_model.output.weights), fold=FOLDS, allow_missing=True
+        ),
+        cards=expand(
+            file_of(rules.train_model.output.card), fold=FOLDS, allow_missing=True
+        ),
     output:
-        scores=f"{RESULTS}/scores/{{dataset}}-{{training}}/fold{{fold}}/shard{{shard}}.scores.parquet",
-        item_rows=f"{RESULTS}/scores/{{dataset}}-{{training}}/fold{{fold}}/shard{{shard}}.items.parquet",
+        scores=[
+            f"{RESULTS}/scores/{{dataset}}-{{training}}/fold{fold}/shard{{shard}}.scores.parquet"
+            for fold in FOLDS
+        ],
+        item_rows=[
+            f"{RESULTS}/scores/{{dataset}}-{{training}}/fold{fold}/shard{{shard}}.items.parquet"
+            for fold in FOLDS
+        ],
     log:
-        f"{RESULTS}/logs/predict_shard/{{dataset}}-{{training}}.fold{{fold}}.shard{{shard}}.log",
+        f"{RESULTS}/logs/predict_shard/{{dataset}}-{{training}}.shard{{shard}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/predict_shard/{{dataset}}-{{training}}.fold{{fold}}.shard{{shard}}.tsv"
+        f"{RESULTS}/benchmarks/predict_shard/{{dataset}}-{{training}}.shard{{shard}}.tsv"
     conda:
         "../envs/gpu.yaml"
     threads: CFG.prediction.threads
@@ -35,7 +45,10 @@ rule predict_shard:
         gpu_jobs=gpu_of(CFG.prediction.device),
     params:
         root=ROOT,
+        folds=FOLDS,
         prediction=CFG.prediction.model_dump(mode="json"),
+        # No output: it goes on over all attempts, and a job that fails leaves it too.
+        telemetry=f"{RESULTS}/telemetry/predict_shard/{{dataset}}-{{training}}.shard{{shard}}.jsonl",
         code=code_digest("inference", "models"),
     script:
         "../scripts/predict_shard.py"

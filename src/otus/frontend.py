@@ -9,6 +9,7 @@ of n samples has ceil(n / hop) frames wherever it is cut. What lies outside the 
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +35,12 @@ _SHORTEST_HOP_SAMPLES = 16
 #: A recording longer than this many frames gives its band medians from evenly spaced blocks.
 _PROFILE_FRAMES = 12_000
 _PROFILE_BLOCK_FRAMES = 200
+
+#: Samples of analysis windows that are transformed at once: what stays in the cache of a core, or fills a GPU.
+_AT_ONCE_SAMPLES = {"cpu": 2**17, "cuda": 2**25}
+
+#: Bands that share a range of bins.
+_GROUP_BANDS = 16
 
 #: Kaldi's filter bank: length of the analysis window, share of the sample before that is taken off each sample,
 #: exponent that makes a Hann window a "povey" window, smallest power. Powers are of samples in units of 2^-15.
@@ -151,18 +158,62 @@ def filter_bank(frontend: Frontend) -> tuple[int, torch.Tensor]:
     return first, (bank / bank.sum(dim=0))[first:last].contiguous()
 
 
-def band_power(samples: torch.Tensor, frontend: Frontend) -> torch.Tensor:
+def band_power(samples: torch.Tensor, frontend: Frontend, first_frame: int = 0) -> torch.Tensor:
     """Return the power in each band, shape (..., bands, frames), of samples with (n_fft - hop) extra at both ends.
 
-    `samples` has shape (..., n) with n = frames * hop + n_fft - hop. Full scale is 1.
+    `samples` has shape (..., n) with n = frames * hop + n_fft - hop. Full scale is 1. `first_frame` is the number of
+    the first frame in its recording, on which only the last bits depend.
     """
     window = torch.hann_window(frontend.n_fft, device=samples.device)
+    window /= window.square().sum().sqrt()
     first, bank = filter_bank(frontend)
-    spectrum = torch.stft(
-        samples, frontend.n_fft, frontend.hop_samples, window=window, center=False, return_complex=True
-    )[..., first : first + bank.shape[0], :]
-    power = (spectrum.real.square() + spectrum.imag.square()) / window.square().sum()
-    return torch.matmul(bank.T.to(samples.device), power)
+    groups = [(a, b, weights.to(samples.device)) for a, b, weights in _band_groups(frontend)]
+
+    def power_of(cut: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.fft.rfft(cut * window)[:, first : first + len(bank)]
+        parts = torch.view_as_real(spectrum).square_()
+        power = parts[..., 0] + parts[..., 1]
+        return torch.cat([power[:, a:b] @ weights for a, b, weights in groups], dim=1)
+
+    return _by_frames(samples, frontend.n_fft, frontend.hop_samples, first_frame, power_of)
+
+
+@lru_cache(maxsize=8)
+def _band_groups(frontend: Frontend) -> list[tuple[int, int, torch.Tensor]]:
+    """The filter bank as neighbouring bands with the bins [a, b) that they use: most of its weights are zero."""
+    _, bank = filter_bank(frontend)
+    groups = []
+    for band in range(0, bank.shape[1], _GROUP_BANDS):
+        bands = bank[:, band : band + _GROUP_BANDS]
+        used = torch.nonzero(bands.sum(dim=1) > 0).flatten()
+        a, b = int(used[0]), int(used[-1]) + 1
+        groups.append((a, b, bands[a:b].contiguous()))
+    return groups
+
+
+def _by_frames(
+    samples: torch.Tensor, width: int, hop: int, first_frame: int, compute: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """What `compute` makes of analysis windows (frames, width), turned from (frames, bands) to (..., bands, frames).
+
+    On a CPU it always gets as many windows, which start at a multiple of that number in the recording and are empty
+    where there are no samples: so not even the last bits depend on how a recording is cut.
+    """
+    if samples.dim() > 1:
+        return torch.stack([_by_frames(one, width, hop, first_frame, compute) for one in samples])
+    cut = samples.unfold(0, width, hop)
+    at_once = max(1, _AT_ONCE_SAMPLES[samples.device.type] // width)
+    found = []
+    for begin in range(-(first_frame % at_once), len(cut), at_once):
+        start, end = max(0, begin), min(len(cut), begin + at_once)
+        before, after = start - begin, begin + at_once - end
+        if samples.device.type == "cpu" and before + after:
+            found.append(
+                compute(torch.nn.functional.pad(cut[start:end], (0, 0, before, after)))[before:][: end - start]
+            )
+        else:
+            found.append(compute(cut[start:end]))
+    return torch.cat(found).T.contiguous()
 
 
 @lru_cache(maxsize=2)
@@ -176,19 +227,41 @@ def _kaldi_bank(frontend: Frontend) -> torch.Tensor:
     return torch.minimum(rising, 2.0 - rising).clamp(min=0.0)
 
 
-def kaldi_fbank(samples: torch.Tensor, frontend: Frontend) -> torch.Tensor:
+def kaldi_fbank(samples: torch.Tensor, frontend: Frontend, first_frame: int = 0) -> torch.Tensor:
     """Return the network's input of kind fbank, shape (..., bands, frames), of samples with (window - hop) extra.
 
     `samples` has shape (..., n) with n = frames * hop + window - hop; the window has 25 ms. Full scale is 1.
+    `first_frame` is the number of the first frame in its recording, on which only the last bits depend.
     """
-    window = round(_KALDI_WINDOW_S * frontend.sample_rate)
-    shape = torch.hann_window(window, periodic=False, device=samples.device).pow(_POVEY)
-    cut = samples.unfold(-1, window, frontend.hop_samples) * 2.0**15
-    cut = cut - cut.mean(dim=-1, keepdim=True)
-    before = torch.cat([cut[..., :1], cut[..., :-1]], dim=-1)
-    spectrum = torch.fft.rfft((cut - _PRE_EMPHASIS * before) * shape, n=frontend.n_fft)
-    power: torch.Tensor = (spectrum.real.square() + spectrum.imag.square()) @ _kaldi_bank(frontend).to(samples.device)
-    return (power.clamp(min=_LEAST_POWER).log().transpose(-1, -2) - FBANK_MEAN) / FBANK_SPREAD
+    width = _window_samples(frontend)
+    shape = torch.hann_window(width, periodic=False, device=samples.device).pow(_POVEY)
+    bank = _kaldi_bank(frontend).to(samples.device)
+
+    def input_of(cut: torch.Tensor) -> torch.Tensor:
+        scaled = cut * 2.0**15
+        scaled -= scaled.mean(dim=-1, keepdim=True)
+        before = torch.cat([scaled[:, :1], scaled[:, :-1]], dim=-1)
+        spectrum = torch.fft.rfft((scaled - _PRE_EMPHASIS * before) * shape, n=frontend.n_fft)
+        power = (spectrum.real.square() + spectrum.imag.square()) @ bank
+        level: torch.Tensor = (power.clamp_(min=_LEAST_POWER).log_() - FBANK_MEAN) / FBANK_SPREAD
+        return level
+
+    return _by_frames(samples, width, frontend.hop_samples, first_frame, input_of)
+
+
+def _window_samples(frontend: Frontend) -> int:
+    """Length of the analysis window."""
+    return round(_KALDI_WINDOW_S * frontend.sample_rate) if frontend.kind == "fbank" else frontend.n_fft
+
+
+def samples_of_frames(frontend: Frontend, start_frame: int, end_frame: int) -> tuple[int, int]:
+    """Return the samples [start, end), counted at the rate of the front end, that frames [start, end) are made of.
+
+    These may lie outside the recording.
+    """
+    extra = _window_samples(frontend) - frontend.hop_samples
+    start = start_frame * frontend.hop_samples - extra // 2
+    return start, start + (end_frame - start_frame) * frontend.hop_samples + extra
 
 
 def read_band_power(
@@ -203,42 +276,62 @@ def read_band_power(
 
     The values do not depend on how the recording is cut into stretches.
     """
-    samples = _read_windows(path, info, frontend, start_frame, end_frame, frontend.n_fft)
-    return band_power(samples.to(device), frontend)
+    samples = _read_frames(path, info, frontend, start_frame, end_frame)
+    return band_power(samples.to(device), frontend, start_frame)
 
 
-def _read_windows(
-    path: str | Path, info: AudioInfo, frontend: Frontend, start_frame: int, end_frame: int, window: int
+def _read_frames(
+    path: str | Path, info: AudioInfo, frontend: Frontend, start_frame: int, end_frame: int
 ) -> torch.Tensor:
-    """The samples that the windows of frames [start, end) cover; zeros outside the recording."""
-    margin = (window - frontend.hop_samples) // 2
-    start = start_frame * frontend.hop_samples - margin
-    end = end_frame * frontend.hop_samples + window - frontend.hop_samples - margin
+    """The samples that frames [start, end) are made of; zeros outside the recording."""
+    start, end = samples_of_frames(frontend, start_frame, end_frame)
     samples = read_at_rate(path, start, end, frontend.sample_rate, info)
     before = min(max(0, -start), end - start)
     return torch.from_numpy(np.pad(samples, (before, end - start - before - len(samples))))
 
 
-def band_medians(path: str | Path, info: AudioInfo, frontend: Frontend) -> torch.Tensor:
-    """Return the median power of every band over the recording, shape (bands,); none for the kind fbank, shape (0,).
+def profile_frames(info: AudioInfo, frontend: Frontend) -> list[tuple[int, int]]:
+    """Return the frames [start, end) from which the band medians of a recording are taken; none for the kind fbank.
 
     Long recordings are represented by evenly spaced blocks, so that the cost does not grow with their length.
     """
     if frontend.kind == "fbank":
-        return torch.zeros(0)
+        return []
     n_frames = frontend.n_frames(info)
     if n_frames <= _PROFILE_FRAMES:
-        return read_band_power(path, info, frontend, 0, n_frames).median(dim=1).values
+        return [(0, n_frames)]
     n_blocks = _PROFILE_FRAMES // _PROFILE_BLOCK_FRAMES
     starts = [int(i * (n_frames - _PROFILE_BLOCK_FRAMES) / (n_blocks - 1)) for i in range(n_blocks)]
-    blocks = [read_band_power(path, info, frontend, s, s + _PROFILE_BLOCK_FRAMES) for s in starts]
-    return torch.cat(blocks, dim=1).median(dim=1).values
+    return [(start, start + _PROFILE_BLOCK_FRAMES) for start in starts]
+
+
+def band_medians(path: str | Path, info: AudioInfo, frontend: Frontend) -> torch.Tensor:
+    """Return the median power of every band over the recording, shape (bands,); none for the kind fbank, shape (0,).
+
+    It is that of `profile_frames`. Raises DataError if the recording cannot be decoded.
+    """
+    return medians_of([read_band_power(path, info, frontend, *frames) for frames in profile_frames(info, frontend)])
+
+
+def medians_of(powers: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the medians (bands,) of band powers (bands, frames), over all frames; shape (0,) if there are none."""
+    return torch.cat(list(powers), dim=1).median(dim=1).values if powers else torch.zeros(0)
 
 
 def relative_log_power(power: torch.Tensor, medians: torch.Tensor) -> torch.Tensor:
     """Return the network's input: ln of the power (bands, frames) in units of the medians (bands,), clipped."""
     ratio = (power + POWER_FLOOR).log() - (medians + POWER_FLOOR).log().unsqueeze(-1)
     return ratio.clamp(*INPUT_RANGE)
+
+
+def network_input(samples: torch.Tensor, frontend: Frontend, first_frame: int, medians: torch.Tensor) -> torch.Tensor:
+    """Return the network's input (bands, frames) for the samples (n,) that frames from `first_frame` on are made of.
+
+    `medians` are those of the recording, on the same device; the kind fbank needs none.
+    """
+    if frontend.kind == "fbank":
+        return kaldi_fbank(samples, frontend, first_frame)
+    return relative_log_power(band_power(samples, frontend, first_frame), medians)
 
 
 def read_features(
@@ -254,9 +347,5 @@ def read_features(
 
     `medians` are those of the recording (`band_medians`). Raises DataError if the recording cannot be decoded.
     """
-    if frontend.kind == "fbank":
-        window = round(_KALDI_WINDOW_S * frontend.sample_rate)
-        samples = _read_windows(path, info, frontend, start_frame, end_frame, window)
-        return kaldi_fbank(samples.to(device), frontend)
-    power = read_band_power(path, info, frontend, start_frame, end_frame, device)
-    return relative_log_power(power, medians.to(device))
+    samples = _read_frames(path, info, frontend, start_frame, end_frame).to(device)
+    return network_input(samples, frontend, start_frame, medians.to(device))

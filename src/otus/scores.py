@@ -4,6 +4,7 @@ Columns: recording_id, frame, one per label (activity) and one `onset:<label>` p
 1/16384: far finer than any threshold, and the zeros in the mantissa compress.
 """
 
+import bisect
 import contextlib
 import itertools
 import json
@@ -22,13 +23,17 @@ from otus.tables import SCHEMA_VERSION, table_metadata
 
 _STEP = 1 / 16384
 
+#: A row group has at least so many frames, unless it is the last: many small ones are slow to write and to read.
+_GROUP_FRAMES = 2**16
+
 Logits = NDArray[np.float32]
 
 
 class ScoreWriter:
-    """Write the scores of one recording stretch after another, a row group each; use as a context manager.
+    """Write the scores of one recording stretch after another; use as a context manager.
 
-    Raises MissingPartError if the disk is full or the folder cannot be written; nothing is left then.
+    The same stretches in the same order give the same bytes. Raises MissingPartError if the disk is full or the folder
+    cannot be written; nothing is left then.
     """
 
     def __init__(self, path: Path, classes: Sequence[str], frame_hop_s: float) -> None:
@@ -41,6 +46,8 @@ class ScoreWriter:
         )
         self._path = path
         self._open = contextlib.ExitStack()
+        self._waiting: list[tuple[str, int, Logits]] = []
+        self._frames = 0
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opening:
@@ -57,18 +64,78 @@ class ScoreWriter:
 
     def write(self, recording_id: str, first_frame: int, logits: Logits) -> None:
         """Append the logits (2 * classes, frames) of consecutive frames of a recording."""
-        n = logits.shape[1]
-        ids = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, dtype=np.int32)), pa.array([recording_id]))
-        frames = pa.array(np.arange(first_frame, first_frame + n, dtype=np.int32))
-        rounded = (np.round(logits / _STEP) * _STEP).astype(np.float32)
-        self.append(pa.table([ids, frames, *(pa.array(row) for row in rounded)], schema=self._schema))
+        self._waiting.append((recording_id, first_frame, logits))
+        self._frames += logits.shape[1]
+        if self._frames >= _GROUP_FRAMES:
+            self._write_group()
 
-    def append(self, stretch: pa.Table) -> None:
-        """Append a stretch as it is: a row group of another score file of the same model."""
-        self._writer.write_table(stretch, row_group_size=max(1, len(stretch)))
+    def _write_group(self) -> None:
+        """Write what waits as one row group."""
+        if not self._waiting:
+            return
+        lengths = [logits.shape[1] for _, _, logits in self._waiting]
+        ids = list(dict.fromkeys(recording_id for recording_id, _, _ in self._waiting))
+        number = {recording_id: i for i, recording_id in enumerate(ids)}
+        codes = np.repeat(np.array([number[s[0]] for s in self._waiting], dtype=np.int32), lengths)
+        frames = np.concatenate(
+            [np.arange(s[1], s[1] + n, dtype=np.int32) for s, n in zip(self._waiting, lengths, strict=True)]
+        )
+        logits = np.concatenate([logits for _, _, logits in self._waiting], axis=1)
+        rounded = (np.round(logits / _STEP) * _STEP).astype(np.float32)
+        stored_ids = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(ids, pa.string()))
+        columns = [stored_ids, pa.array(frames), *(pa.array(row) for row in rounded)]
+        self._writer.write_table(pa.table(columns, schema=self._schema), row_group_size=max(1, len(codes)))
+        self._waiting, self._frames = [], 0
 
     def __exit__(self, *error: Any) -> None:
-        self._open.__exit__(*error)
+        if error[0] is not None:
+            self._open.__exit__(*error)
+            return
+        with self._open:
+            self._write_group()
+
+
+class ScoreRows:
+    """What a score file holds, by rows in the order in which they were written; use as a context manager.
+
+    Holds one row group. Raises pyarrow.ArrowInvalid if it is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, pq.ParquetFile(path)
+        counts = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        self._starts = [0, *itertools.accumulate(counts)]
+        self._held = -1
+        self._columns: tuple[list[str], NDArray[np.int32], NDArray[np.int32], Logits]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+
+    def stretch(self, first_row: int, n_rows: int) -> tuple[str, int, Logits]:
+        """Return the recording, the first frame and the logits (2 * classes, frames) of what was written at once.
+
+        Raises DataError if these rows are no consecutive frames of one recording.
+        """
+        group = bisect.bisect_right(self._starts, first_row, hi=len(self._starts) - 1) - 1
+        self._hold(group)
+        ids, codes, frames, logits = self._columns
+        rows = slice(first_row - self._starts[group], first_row - self._starts[group] + n_rows)
+        own, numbers = codes[rows], frames[rows]
+        if not n_rows or len(own) != n_rows or (own != own[0]).any() or (np.diff(numbers) != 1).any():
+            raise DataError(f"{self._path}: rows {first_row} to {first_row + n_rows} are not of one recording.")
+        return ids[own[0]], int(numbers[0]), logits[:, rows]
+
+    def _hold(self, group: int) -> None:
+        if group != self._held:
+            columns = self._file.read_row_group(group)
+            ids = columns["recording_id"].combine_chunks()
+            values = np.stack([columns[name].to_numpy() for name in columns.column_names[2:]])
+            codes, frames = ids.indices.to_numpy(), columns["frame"].to_numpy()
+            self._columns = [str(name) for name in ids.dictionary.to_pylist()], codes, frames, values
+            self._held = group
 
 
 def read_scores(paths: Sequence[str | Path], *, only: Collection[str]) -> tuple[dict[str, Logits], list[str], float]:

@@ -8,16 +8,18 @@ normalisation start anew in every window.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
-from otus.audio import AudioInfo, read_at_rate, resampled_length
+from otus.audio import AudioInfo, resampled_length
 from otus.config import Resnet18Settings
 from otus.errors import DataError
 
 #: What ANIMAL-SPOT calls min_level_db and ref_level_db, unless a checkpoint says otherwise.
 MIN_LEVEL_DB, REF_LEVEL_DB = -100.0, 20.0
+
+#: Samples of spectra that are transformed at once: what stays in the cache of a core, or fills a GPU.
+_AT_ONCE_SAMPLES = {"cpu": 2**17, "cuda": 2**25}
 
 
 @dataclass(frozen=True)
@@ -95,35 +97,45 @@ def window_frontend(
     )
 
 
-def read_windows(path: str | Path, info: AudioInfo, frontend: WindowFrontend, first: int, last: int) -> torch.Tensor:
-    """Return the samples that windows [first, last) of a recording cover, without what lies beyond its end.
-
-    Raises DataError if the recording cannot be decoded.
-    """
-    end = (last - 1) * frontend.hop_samples + frontend.window_samples
-    samples = read_at_rate(path, first * frontend.hop_samples, end, frontend.sample_rate, info)
-    return torch.from_numpy(samples)
-
-
 def window_inputs(samples: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
     """Return the network's input (windows, 1, frames, bands) for all windows of a stretch of samples (n,).
 
-    The stretch begins with the first window; one that is shorter than a window is one window.
+    The stretch begins with the first window; one that is shorter than a window is one window. Every window is what it
+    would be alone, to the last bit.
     """
-    return network_input(compressed(window_power(samples, frontend), frontend), frontend).unsqueeze(1)
+    length, hop, step, n_fft = (
+        min(len(samples), frontend.window_samples),
+        frontend.hop_samples,
+        frontend.spectrum_hop_samples,
+        frontend.n_fft,
+    )
+    # Pre-emphasis starts anew in every window, which differs in its first sample only: there a Hann window is zero.
+    emphasised = _emphasised(samples, frontend)
+    windows = emphasised.unfold(0, length, hop)
+    if length <= n_fft:
+        level_db = _level_db(torch.nn.functional.pad(windows, (0, n_fft - length)), frontend).unsqueeze(1)
+    elif hop % step:
+        level_db = _level_db(windows.unfold(1, n_fft, step), frontend)
+    else:  # windows share their spectra
+        frames = 1 + (length - n_fft) // step
+        shared = emphasised.unfold(0, n_fft, step)[: (len(windows) - 1) * (hop // step) + frames]
+        level_db = _level_db(shared, frontend).unfold(0, frames, hop // step).transpose(1, 2)
+    return _scaled(level_db, frontend).unsqueeze(1)
 
 
-def window_power(samples: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
-    """Return the power spectra (windows, frames, n_fft / 2 + 1) of all windows of a stretch of samples (n,)."""
-    length, hop, step = frontend.window_samples, frontend.hop_samples, frontend.spectrum_hop_samples
-    if len(samples) < length:
-        return clip_power(samples.unsqueeze(0), frontend)
-    if hop % step or length < frontend.n_fft:
-        return clip_power(samples.unfold(0, length, hop), frontend)
-    # Windows share their spectra: a Hann window is zero at its first sample, the only one in which pre-emphasis that
-    # starts anew differs.
-    frames = 1 + (length - frontend.n_fft) // step
-    return clip_power(samples, frontend).unfold(0, frames, hop // step).transpose(1, 2)
+def _level_db(cut: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
+    """The level in the network's bands (..., bands) of samples (..., n_fft), only the bins in use computed."""
+    shape = torch.hann_window(frontend.n_fft, device=cut.device)
+    full_scale = shape.square().sum()
+    first, last = _bins_in_use(frontend)
+    per = math.prod(cut.shape[1:]) // frontend.n_fft  # spectra of a row
+    at_once = max(1, _AT_ONCE_SAMPLES[cut.device.type] // (frontend.n_fft * per))
+    levels = []
+    for start in range(0, len(cut), at_once):
+        parts = torch.view_as_real(torch.fft.rfft(cut[start : start + at_once] * shape)[..., first:last]).square_()
+        power = (parts[..., 0] + parts[..., 1]) / full_scale
+        levels.append(_decibels(_in_bands(power, first, last, frontend), frontend))
+    return torch.cat(levels)
 
 
 def clip_power(samples: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
@@ -131,7 +143,7 @@ def clip_power(samples: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
 
     Fewer samples than a spectrum needs are filled up with zeros.
     """
-    x = torch.cat([samples[..., :1], samples[..., 1:] - frontend.pre_emphasis * samples[..., :-1]], dim=-1)
+    x = _emphasised(samples, frontend)
     x = torch.nn.functional.pad(x, (0, max(0, frontend.n_fft - x.shape[-1])))
     window = torch.hann_window(frontend.n_fft, device=x.device)
     spectrum = torch.stft(
@@ -141,21 +153,49 @@ def clip_power(samples: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
     return power.transpose(-1, -2)
 
 
+def _emphasised(samples: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
+    """Samples (..., n) after pre-emphasis."""
+    return torch.cat([samples[..., :1], samples[..., 1:] - frontend.pre_emphasis * samples[..., :-1]], dim=-1)
+
+
 def compressed(power: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
     """Return the power in the network's bands (..., frames, bands) of power spectra (..., frames, n_fft / 2 + 1)."""
+    return _in_bands(power, 0, power.shape[-1], frontend)
+
+
+def _in_bands(power: torch.Tensor, first: int, last: int, frontend: WindowFrontend) -> torch.Tensor:
+    """The power in the network's bands of bins [first, last) of the spectra."""
     if frontend.scale == "mel":
-        return torch.matmul(power, _mel_bank(frontend).to(power.device))
-    return power[..., _linear_bins(frontend).to(power.device)]
+        return torch.matmul(power, _mel_bank(frontend)[first:last].to(power.device))
+    return power[..., (_linear_bins(frontend) - first).to(power.device)]
 
 
 def network_input(power: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
     """Return band powers (..., frames, bands) in dB, scaled to 0..1 over the last two dimensions together."""
-    level_db = 10.0 * power.clamp(min=10.0 ** (frontend.min_level_db / 10.0)).log10()
+    return _scaled(_decibels(power, frontend), frontend)
+
+
+def _decibels(power: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
+    return 10.0 * power.clamp(min=10.0 ** (frontend.min_level_db / 10.0)).log10_()
+
+
+def _scaled(level_db: torch.Tensor, frontend: WindowFrontend) -> torch.Tensor:
+    """Levels (..., frames, bands) scaled to 0..1 over the last two dimensions together, or from a fixed range."""
     if not frontend.min_max_norm:
         return ((level_db - frontend.ref_level_db - frontend.min_level_db) / -frontend.min_level_db).clamp(0.0, 1.0)
     above = level_db - level_db.amin(dim=(-2, -1), keepdim=True)
     peak = above.amax(dim=(-2, -1), keepdim=True)
     return above / torch.where(peak > 0, peak, 1.0)
+
+
+@lru_cache(maxsize=8)
+def _bins_in_use(frontend: WindowFrontend) -> tuple[int, int]:
+    """The bins [first, last) of the spectrum that the bands are made of."""
+    if frontend.scale == "mel":
+        bins = torch.nonzero(_mel_bank(frontend).sum(dim=1) > 0).flatten()
+    else:
+        bins = _linear_bins(frontend)
+    return (int(bins.min()), int(bins.max()) + 1) if len(bins) else (0, 1)
 
 
 @lru_cache(maxsize=8)

@@ -170,7 +170,7 @@ def a_training_whose_node_fails_goes_on_elsewhere(stage):
 
 @on("plain")
 def a_cancelled_prediction_keeps_its_finished_chunks(stage):
-    copy, log = stage.copy.without("scores/grouped-a"), ("predict_shard", "grouped-a.fold1.shard1")
+    copy, log = stage.copy.without("scores/grouped-a"), ("predict_shard", "grouped-a.shard1")
     (stage.faults / "slow-chunks").touch()
     stage.start(f"results/{SHARD}.scores.parquet")
     job, _ = stage.running("predict_shard")

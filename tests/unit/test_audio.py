@@ -2,6 +2,7 @@ import hashlib
 import itertools
 import math
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -396,3 +397,130 @@ def test_only_the_stretch_and_its_margin_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "read", noted)
     audio.read_at_rate(path, 100_000, 101_000, 32_000, info)
     assert lengths[0] < 1500 + 3 * 2048
+
+
+SUBTYPES = [
+    ("wav", "PCM_16"),
+    ("wav", "PCM_U8"),
+    ("wav", "PCM_24"),
+    ("wav", "FLOAT"),
+    ("wav", "ULAW"),
+    ("flac", "PCM_16"),
+    ("flac", "PCM_S8"),
+    ("flac", "PCM_24"),
+    ("ogg", "VORBIS"),
+    ("mp3", "MPEG_LAYER_III"),
+]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Decoders and resamplers whose results depend on where they begin do so every 4096 samples."""
+    monkeypatch.setattr(audio, "_DECODED_AT_ONCE", 4096)
+    monkeypatch.setattr(audio, "_RESAMPLED_AT_ONCE", 4096)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("suffix", "subtype"), SUBTYPES)
+def test_an_open_file_holds_what_is_read_otherwise(tmp_path, suffix, subtype, channels):
+    path = written(tmp_path / f"a.{suffix}", noise(20_000, channels), 32_000, subtype)
+    with audio.AudioFile(path) as file:
+        assert file.info == audio.inspect(path)
+        found = file.read(0, file.info.n_samples)
+    expected, _ = audio.read(path)
+    assert found.dtype == np.float32 and found.flags.c_contiguous
+    if suffix == "mp3":
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("target", [32_000, 22_050, 48_000])
+@pytest.mark.parametrize(("suffix", "subtype"), SUBTYPES)
+def test_a_sample_is_the_same_to_the_last_bit_in_whatever_stretch_and_order(
+    tmp_path, small_blocks, suffix, subtype, target
+):
+    path = written(tmp_path / f"a.{suffix}", noise(40_000, 2), 32_000, subtype)
+    total = audio.resampled_length(40_000, 32_000, target)
+    with audio.AudioFile(path) as file:
+        whole = file.read_at_rate(0, total, target)
+    assert len(whole) == total
+    generator = np.random.default_rng(0)
+    with audio.AudioFile(path) as used:
+        for start, end in np.sort(generator.integers(0, total + 1, (12, 2)), axis=1).tolist():
+            np.testing.assert_array_equal(used.read_at_rate(start, end, target), whole[start:end])
+            with audio.AudioFile(path) as fresh:
+                np.testing.assert_array_equal(fresh.read_at_rate(start, end, target), whole[start:end])
+    np.testing.assert_allclose(whole, audio.read_at_rate(path, 0, total, target, audio.inspect(path)), atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_stretches_that_overlap_are_decoded_once(tmp_path, small_blocks, monkeypatch, suffix):
+    path = written(tmp_path / f"a.{suffix}", noise(50_000), 16_000)
+    decoded, real = [], audio.AudioFile._decode
+    monkeypatch.setattr(audio.AudioFile, "_decode", lambda self, a, b: decoded.append((a, b)) or real(self, a, b))
+    with audio.AudioFile(path) as file:
+        for start in range(0, 50_000, 5000):
+            file.read(start - 700, start + 5700)
+    assert sum(b - a for a, b in decoded) == 50_000
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(decoded)), "in one go"
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "ogg"])
+def test_what_is_decoded_from_its_beginning_is_opened_anew_only_to_go_back(tmp_path, small_blocks, monkeypatch, suffix):
+    path = written(tmp_path / f"a.{suffix}", noise(50_000), 16_000)
+    opened, real = [], audio.AudioFile._opened
+    monkeypatch.setattr(audio.AudioFile, "_opened", lambda self: opened.append(1) or real(self))
+    with audio.AudioFile(path) as file:
+        late = file.read(30_000, 31_000)
+        file.read(40_000, 41_000)
+        assert len(opened) == 1
+        np.testing.assert_array_equal(file.read(30_000, 31_000), late)
+        assert len(opened) == 2
+
+
+@pytest.mark.parametrize(("start", "end"), [(-50, 20), (3990, 5000), (4000, 4100), (9000, 9100), (20, 10), (-20, -10)])
+@pytest.mark.parametrize("rate", [8000, 16_000, 6000])
+def test_an_open_file_pads_nothing(tmp_path, start, end, rate):
+    path = written(tmp_path / "a.wav", noise(4000), 8_000)
+    total = 4000 * rate // 8000
+    with audio.AudioFile(path) as file:
+        whole = file.read_at_rate(0, total, rate)
+        found = file.read_at_rate(start, end, rate)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, whole[max(0, start) : max(0, end)])
+
+
+def test_what_an_open_file_says_of_files_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        audio.AudioFile(tmp_path / "none.wav")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        audio.AudioFile(tmp_path / "folder")
+    (tmp_path / "a.wav").write_bytes(b"no sound at all" * 100)
+    with pytest.raises(DataError, match=r"a\.wav: cannot be read as audio \(it is in no format that is known\)\."):
+        audio.AudioFile(tmp_path / "a.wav")
+    with pytest.raises(DataError, match="holds no samples"):
+        audio.AudioFile(written(tmp_path / "b.wav", noise(0), 8_000))
+
+
+def test_a_damaged_end_fails_alone(tmp_path):
+    path = written(tmp_path / "a.flac", noise(100_000), 22_050)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with audio.AudioFile(path) as file:
+        assert len(file.read(0, 20_000)) == 20_000
+        with pytest.raises(DataError, match=r"a\.flac: (only \d+ of 20000 samples could|cannot) be decoded"):
+            file.read(80_000, 100_000)
+        assert len(file.read(0, 20_000)) == 20_000
+
+
+def test_no_open_file_is_left(tmp_path):
+    path = written(tmp_path / "a.wav", noise(100), 8_000)
+    (tmp_path / "b.wav").write_bytes(b"nothing")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        with audio.AudioFile(path) as file:
+            file.read(0, 10)
+        with pytest.raises(DataError):
+            audio.AudioFile(tmp_path / "b.wav")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,5 +1,6 @@
 """Chunked scoring, items, failures, stopping and going on."""
 
+import hashlib
 import itertools
 import json
 
@@ -8,18 +9,23 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from animal_spot_checkpoint import checkpoint
+from safetensors.torch import save
+from test_windowed_inference import NARROW, converted, scene
 from training_corpus import after, never, single_threaded, small_files_only
 
 from otus.audio import AudioInfo, inspect, sha256
 from otus.chunks import make_chunks
-from otus.config import ChunkSettings, CrnnSettings, DenseResnetSettings
+from otus.config import ChunkSettings, CrnnSettings, DenseResnetSettings, Resnet18Settings
 from otus.errors import MissingPartError, StageError
 from otus.frontend import Frontend
-from otus.inference import parts, predict_shard, shard
+from otus.inference import ShardModel, parts, predict_shard, shard
 from otus.inference.dense import frames_of_chunk
-from otus.models import WindowMean, build_network
+from otus.inference.scorer import Scorer
+from otus.models import WindowMean, build_network, resnet18
 from otus.models.card import ModelCard
 from otus.scores import read_scores
+from otus.selections import NO_WINDOW
 from otus.stopping import StoppedError
 from otus.tables import table
 
@@ -99,28 +105,30 @@ def predict(
     frontend=None,
     net=None,
     seed=0,
-    stop=never,
     lines=None,
+    **more,
 ):
     root, recordings = corpus
-    frontend = frontend or Frontend(16_000, 160, 512, 16, 0.0, 8000.0, "mel")
-    net = net or network(seed=seed)
     chunks = make_chunks(recordings, ChunkSettings(chunk_s=chunk_s, context_s=context_s))
-    result = predict_shard(
-        root,
-        chunks,
-        recordings,
-        net,
-        make_card(frontend, net),
+    model = shard_model(out, frontend=frontend, net=net, seed=seed, skip=skip)
+    settings = {"max_failed_fraction": allowed, "readers": 1, "retries": 0, "stop": never}
+    progress = (lambda line: None) if lines is None else lines.append
+    (result,) = predict_shard(root, chunks, recordings, [model], progress=progress, **(settings | more))
+    return chunks, result
+
+
+def shard_model(out, *, frontend=None, net=None, seed=0, skip=()):
+    net = net or network(seed=seed)
+    card = make_card(frontend or Frontend(16_000, 160, 512, 16, 0.0, 8000.0, "mel"), net)
+    weights = save({name: value.contiguous() for name, value in net.state_dict().items()})
+    return ShardModel(
+        name=out.stem,
+        scorer=Scorer(net, card, torch.device("cpu"), precision="float32", batch=None),
+        identity=hashlib.sha256(weights).hexdigest(),
         skip=set(skip),
         scores_path=out,
         resume_folder=out.parent / f"{out.stem}.resume",
-        device=torch.device("cpu"),
-        max_failed_fraction=allowed,
-        stop=stop,
-        progress=(lambda line: None) if lines is None else lines.append,
     )
-    return chunks, result
 
 
 NETWORKS = {
@@ -264,14 +272,14 @@ def test_a_part_is_finished_after_some_time_and_holds_no_skipped_chunk(corpus, w
 
 def test_a_job_killed_between_the_scores_and_the_items_of_a_part(corpus, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "_PART_S", 0.0)
-    out, lines, calls, real = tmp_path / "s.parquet", [], itertools.count(1), parts.write_json
+    out, lines, calls, real = tmp_path / "s.parquet", [], itertools.count(1), parts.write_text
 
     def killed(*args):
         if next(calls) == 4:
             raise KeyboardInterrupt
         real(*args)
 
-    monkeypatch.setattr(parts, "write_json", killed)
+    monkeypatch.setattr(parts, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
         predict(corpus, out, chunk_s=2.0)
     assert len(names(out)) == 7
@@ -286,7 +294,7 @@ def test_a_job_killed_between_the_scores_and_the_items_of_a_part(corpus, whole, 
 def test_a_job_killed_after_the_scores_file_makes_it_again(corpus, whole, tmp_path, monkeypatch):
     out = tmp_path / "s.parquet"
     predict(corpus, out, chunk_s=2.0)
-    monkeypatch.setattr(shard, "score_frames", None)
+    monkeypatch.setattr(Scorer, "score", None)
     for leftover in (True, False):
         if not leftover:
             out.unlink()
@@ -363,8 +371,8 @@ def test_failed_chunks_are_tried_again_and_the_attempts_counted(corpus, whole, t
     failed = tolerant.items[tolerant.items["status"] == "failed"]
     assert set(failed["attempt"]) == {3} and set(failed["recording_id"]) == {"b"}
     (tmp_path / "b.wav").write_bytes(good)
-    scored, real = [], shard.score_frames
-    monkeypatch.setattr(shard, "score_frames", lambda *args, **kwargs: scored.append(1) or real(*args, **kwargs))
+    scored, real = [], Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda *args, **kwargs: scored.append(1) or real(*args, **kwargs))
     _, result = predict(corpus, out, chunk_s=2.0)
     assert len(scored) == 3
     assert_same(whole, out, result)
@@ -385,7 +393,7 @@ def test_a_part_that_another_job_altered_is_refused(corpus, tmp_path, monkeypatc
     assert not out.exists()
 
 
-@pytest.mark.parametrize("most_bytes", [100, 2500, 7000])
+@pytest.mark.parametrize("most_bytes", [100, 2500, 5500])
 def test_a_full_disk_is_one_sentence_and_finished_parts_stay(corpus, whole, tmp_path, monkeypatch, most_bytes):
     out = tmp_path / "s.parquet"
     with pytest.raises(StoppedError):
@@ -402,5 +410,31 @@ def test_a_full_disk_is_one_sentence_and_finished_parts_stay(corpus, whole, tmp_
 def test_the_items_of_a_part_are_readable_text(corpus, tmp_path):
     predict(corpus, tmp_path / "s.parquet", chunk_s=2.0)
     content = json.loads((tmp_path / "s.resume" / "part-00001.json").read_text())
-    assert [c["row_group"] for c in content["chunks"]] == list(range(9))
+    assert content["chunks"][0]["rows"][0] == 0
+    for earlier, later in itertools.pairwise(content["chunks"]):
+        assert later["rows"][0] == sum(earlier["rows"])
     assert content["chunks"][0]["item"]["status"] == "ok"
+
+
+def test_a_network_of_windows_goes_through_the_same_job(monkeypatch, tmp_path):
+    """Also where a chunk ends in frames that no window belongs to, and beside a network of frames."""
+    monkeypatch.setattr(resnet18, "_CHANNELS", NARROW)
+    net, card = converted(tmp_path, [checkpoint(widths=NARROW)], Resnet18Settings())
+    path = tmp_path / "a.wav"
+    soundfile.write(path, scene(4.03, 16_000), 16_000, subtype="FLOAT")
+    info = {"n_samples": inspect(path).n_samples, "sample_rate": 16_000, "channels": 1, "subtype": "FLOAT"}
+    row = {"recording_id": "a", "path": "a.wav", "group": "a", "sha256": "0", "labelled": True, "readable": True}
+    recordings, found = table("recordings", [row | info]), {}
+    for name, chunk_s in (("whole", 100.0), ("parts", 0.31)):
+        out = tmp_path / name
+        windows = ShardModel(
+            "windows", Scorer(net, card, torch.device("cpu")), "1", set(), out / "w.parquet", out / "w"
+        )
+        usual = {"max_failed_fraction": 0.0, "readers": 1, "retries": 0, "stop": never, "progress": print}
+        chunks = make_chunks(recordings, ChunkSettings(chunk_s=chunk_s))
+        both = predict_shard(tmp_path, chunks, recordings, [windows, shard_model(out / "f.parquet")], **usual)
+        assert all(set(result.items["status"]) == {"ok"} for result in both)
+        found[name] = [read_scores([out / f"{kind}.parquet"], only={"a"})[0]["a"] for kind in "wf"]
+    for whole, parts in zip(*found.values(), strict=True):
+        np.testing.assert_array_equal(whole, parts)
+    assert (found["whole"][0] == NO_WINDOW).any() and (found["whole"][0] > NO_WINDOW).any()

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from otus.errors import DataError, MissingPartError
-from otus.scores import ScoreWriter, read_scores
+from otus.scores import ScoreRows, ScoreWriter, read_scores
 from otus.tables import table, write_table
 
 HOP_S = 0.01
@@ -142,15 +142,43 @@ def test_same_scores_same_bytes(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_every_stretch_is_a_row_group_and_can_be_copied_byte_for_byte(tmp_path):
-    parts = [("a", 0, logits(1_100_000)), ("b", 0, logits(1)), ("a", 1_100_000, logits(40))]
-    path = write(tmp_path / "s.parquet", parts)
+def groups(path):
     with pq.ParquetFile(path) as file:
-        assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [1_100_000, 1, 40]
-        with ScoreWriter(tmp_path / "copy.parquet", ["call"], HOP_S) as writer:
-            for i in range(file.num_row_groups):
-                writer.append(file.read_row_group(i))
+        return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+
+
+def test_short_stretches_share_a_row_group_and_long_ones_are_never_cut(tmp_path):
+    parts = [("a", 0, logits(1_100_000)), ("b", 0, logits(1)), ("a", 1_100_000, logits(40))]
+    assert groups(write(tmp_path / "s.parquet", parts)) == [1_100_000, 41]
+    many = [(f"r{i:04d}", 0, logits(100, seed=i)) for i in range(2000)]
+    path = write(tmp_path / "m.parquet", many)
+    assert groups(path) == [65_600, 65_600, 65_600, 3200]
+    scores, _, _ = read_scores([path], only={"r0000", "r1234", "r1999"})
+    assert all(np.abs(scores[f"r{i:04d}"] - logits(100, seed=i)).max() < 4e-5 for i in (0, 1234, 1999))
+
+
+def test_what_was_written_at_once_can_be_read_by_its_rows_and_copied_byte_for_byte(tmp_path):
+    parts = [("a", 0, logits(70_000)), ("b", 7, logits(1)), ("a", 70_000, logits(40)), ("c", 0, logits(66_000))]
+    path = write(tmp_path / "s.parquet", parts)
+    with ScoreRows(path) as rows, ScoreWriter(tmp_path / "copy.parquet", ["call"], HOP_S) as writer:
+        first_row = 0
+        for recording_id, first_frame, values in parts:
+            found = rows.stretch(first_row, values.shape[1])
+            assert found[:2] == (recording_id, first_frame)
+            assert np.abs(found[2] - values).max() < 4e-5
+            writer.write(*found)
+            first_row += values.shape[1]
     assert (tmp_path / "copy.parquet").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("rows", [(9, 2), (0, 11), (4, 3), (0, 0), (20, 1), (19, 2)])
+def test_rows_that_were_not_written_at_once_are_refused(tmp_path, rows):
+    path = write(tmp_path / "s.parquet", [("a", 0, logits(5)), ("a", 9, logits(5)), ("b", 0, logits(10))])
+    with (
+        ScoreRows(path) as file,
+        pytest.raises(DataError, match=r"s\.parquet: rows \d+ to \d+ are not of one recording"),
+    ):
+        file.stretch(*rows)
 
 
 @pytest.mark.parametrize("most_bytes", [0, 2000])

@@ -1,5 +1,6 @@
 """Scores of windows: the same as ANIMAL-SPOT's, wherever a recording is cut."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,17 +9,17 @@ import soundfile
 import torch
 from animal_spot_checkpoint import checkpoint, probabilities, windows
 
-from otus.audio import inspect, sha256
-from otus.chunks import make_chunks
-from otus.config import ChunkSettings, Resnet18Settings
-from otus.inference import predict_shard, windowed
+from otus.audio import AudioFile, inspect, read
+from otus.config import Resnet18Settings
+from otus.dense import FrameRange
+from otus.errors import StageError
+from otus.inference import acceleration
+from otus.inference.scorer import Scorer, Stretch
 from otus.inference.windowed import class_logits
 from otus.models import WindowEnsemble, resnet18
 from otus.models.animal_spot import import_checkpoint
 from otus.models.card import ModelCard, load_model, save_model
-from otus.scores import read_scores
 from otus.selections import NO_WINDOW, DecodingPoint, decode
-from otus.tables import table
 
 NARROW = (4, 8, 8, 16)
 WINDOW_S, HOP_S = 0.4, 0.05
@@ -52,26 +53,9 @@ def scene(seconds, rate, seed=0):
 
 def corpus(folder, sounds):
     """Recordings of these names -> (samples, rate)."""
-    rows = []
     for name, (samples, rate) in sounds.items():
-        path = folder / f"{name}.wav"
-        soundfile.write(path, samples, rate, subtype="FLOAT")
-        found = inspect(path)
-        rows.append(
-            {
-                "recording_id": name,
-                "path": path.name,
-                "group": name,
-                "duration_s": found.duration_s,
-                "n_samples": found.n_samples,
-                "sample_rate": rate,
-                "channels": 1,
-                "sha256": sha256(path),
-                "labelled": True,
-                "readable": True,
-            }
-        )
-    return folder, table("recordings", rows)
+        soundfile.write(folder / f"{name}.wav", samples, rate, subtype="FLOAT")
+    return {name: folder / f"{name}.wav" for name in sounds}
 
 
 def converted(folder, contents, settings, targets=("hum",)):
@@ -109,29 +93,23 @@ def converted(folder, contents, settings, targets=("hum",)):
     return load_model(folder / "m.safetensors", folder / "m.json", torch.device("cpu"))
 
 
-def predicted(place, model, out, *, chunk_s=120.0, context_s=0.0):
-    """Logits of every recording, from the score store."""
-    root, recordings = place
-    network, card = model
-    result = predict_shard(
-        root,
-        make_chunks(recordings, ChunkSettings(chunk_s=chunk_s, context_s=context_s)),
-        recordings,
-        network,
-        card,
-        skip=set(),
-        scores_path=out,
-        resume_folder=out.parent / f"{out.stem}.resume",
-        device=torch.device("cpu"),
-        max_failed_fraction=0.0,
-        stop=lambda: False,
-        progress=lambda line: None,
-    )
-    assert set(result.items["status"]) == {"ok"}
-    scores, classes, hop_s = read_scores([out], only=set(recordings["recording_id"]))
-    assert classes == card.classes
-    assert hop_s == pytest.approx(card.frontend.hop_s)
-    return scores
+def predicted(place, model, *, chunk_s=120.0, batch=None):
+    """Logits of every recording, scored chunk by chunk."""
+    scorer = Scorer(*model, torch.device("cpu"), batch=batch)
+    return {name: scored(scorer, path, chunk_s) for name, path in place.items()}
+
+
+def scored(scorer, path, chunk_s):
+    with AudioFile(path) as file:
+        info, step = file.info, max(1, round(chunk_s * file.info.sample_rate))
+        pieces = []
+        for start in range(0, info.n_samples, step):
+            frames = scorer.frames(start, min(start + step, info.n_samples), info)
+            first, last = scorer.reads(frames, info)
+            samples = file.read_at_rate(first, last, scorer.sample_rate)
+            stretch = Stretch(samples, first, scorer.sample_rate)
+            pieces.append(scorer.score(stretch, frames, info, scorer.profile([], info)))
+    return np.concatenate(pieces, axis=1)
 
 
 def at_windows(logits, number, n_samples, card):
@@ -173,7 +151,7 @@ def test_scores_are_those_of_animal_spot(narrow, tmp_path, case, hop_s, min_max)
     model = converted(tmp_path, [content], settings)
     sound = scene(3.01, 16_000)
     place = corpus(tmp_path, {"a": (sound, 16_000)})
-    logits = predicted(place, model, tmp_path / "s.parquet", chunk_s=1.3)["a"]
+    logits = predicted(place, model, chunk_s=1.3)["a"]
     expected = probabilities(torch.from_numpy(sound), content, window_s=WINDOW_S, hop_s=hop_s, min_max=min_max)[:, 1]
     found = 1 / (1 + np.exp(-at_windows(logits, len(expected), len(sound), model[1])[0].astype(float)))
     assert np.ptp(expected.numpy()) > 0.02  # the network tells the windows apart
@@ -186,7 +164,7 @@ def test_scores_of_the_full_network_are_those_of_animal_spot(tmp_path):
     model = converted(tmp_path, [content], Resnet18Settings(window_s=WINDOW_S, hop_s=HOP_S))
     sound = scene(1.2, 48_000)
     place = corpus(tmp_path, {"a": (sound, 48_000)})
-    logits = predicted(place, model, tmp_path / "s.parquet")["a"]
+    logits = predicted(place, model)["a"]
     expected = probabilities(torch.from_numpy(sound), content, window_s=WINDOW_S, hop_s=HOP_S, min_max=True)[:, 1]
     found = 1 / (1 + np.exp(-at_windows(logits, len(expected), len(sound), model[1])[0].astype(float)))
     assert np.abs(found - expected.numpy()).max() < 1e-5
@@ -198,7 +176,7 @@ def test_short_recordings(narrow, tmp_path, n_samples):
     model = converted(tmp_path, [content], Resnet18Settings(window_s=WINDOW_S, hop_s=HOP_S))
     sound = scene(1.0, 16_000)[:n_samples]
     place = corpus(tmp_path, {"a": (sound, 16_000)})
-    logits = predicted(place, model, tmp_path / "s.parquet")["a"]
+    logits = predicted(place, model)["a"]
     expected = probabilities(torch.from_numpy(sound), content, window_s=WINDOW_S, hop_s=HOP_S, min_max=True)[:, 1]
     assert len(expected) == 1
     found = 1 / (1 + np.exp(-at_windows(logits, 1, n_samples, model[1])[0].astype(float)))
@@ -211,7 +189,7 @@ def test_many_classes_and_members(narrow, tmp_path):
     model = converted(tmp_path, contents, Resnet18Settings(window_s=WINDOW_S, hop_s=HOP_S), targets=("hum", "bark"))
     sound = scene(2.0, 16_000)
     place = corpus(tmp_path, {"a": (sound, 16_000)})
-    logits = predicted(place, model, tmp_path / "s.parquet")["a"]
+    logits = predicted(place, model)["a"]
     how = {"window_s": WINDOW_S, "hop_s": HOP_S, "min_max": True}
     both = [probabilities(torch.from_numpy(sound), content, **how).log() for content in contents]
     expected = torch.softmax((both[0] + both[1]) / 2, dim=1).numpy()  # logits are known up to a constant
@@ -224,24 +202,70 @@ def test_scores_do_not_depend_on_chunks(narrow, tmp_path, chunk_s):
     model = converted(tmp_path, [checkpoint(widths=NARROW)], Resnet18Settings(window_s=WINDOW_S, hop_s=HOP_S))
     sounds = {"a": (scene(8.1, 16_000), 16_000), "b": (scene(6.0, 22_050), 22_050), "c": (scene(0.2, 16_000), 16_000)}
     place = corpus(tmp_path, sounds)
-    whole = predicted(place, model, tmp_path / "whole.parquet")
-    cut = predicted(place, model, tmp_path / "cut.parquet", chunk_s=chunk_s)
+    whole = predicted(place, model)
+    cut = predicted(place, model, chunk_s=chunk_s)
     assert np.array_equal(whole["a"], cut["a"])
     assert np.array_equal(whole["c"], cut["c"])
-    np.testing.assert_allclose(cut["b"], whole["b"], atol=2e-4)  # resampled in other stretches
+    assert np.array_equal(whole["b"], cut["b"])
 
 
-def test_long_stretches_are_read_in_parts(narrow, tmp_path, monkeypatch):
+def test_windows_that_nobody_asks_for_are_neither_read_nor_in_the_way(narrow, tmp_path):
     model = converted(tmp_path, [checkpoint(widths=NARROW)], Resnet18Settings(window_s=WINDOW_S, hop_s=HOP_S))
-    place = corpus(tmp_path, {"a": (scene(12.0, 16_000), 16_000)})
-    whole = predicted(place, model, tmp_path / "whole.parquet")["a"]
-    read, lengths = windowed.read_windows, []
-    monkeypatch.setattr(windowed, "_READ_SAMPLES", 10_000)  # less than one batch of windows
-    monkeypatch.setattr(windowed, "read_windows", lambda *args: lengths.append(len(read(*args))) or read(*args))
-    parts = predicted(place, model, tmp_path / "parts.parquet")["a"]
-    assert np.array_equal(whole, parts)
-    assert len(lengths) == 4  # 233 windows
-    assert max(lengths) == 63 * 800 + 6400
+    place = corpus(tmp_path, {"a": (scene(8.0, 16_000), 16_000)})
+    whole = predicted(place, model)["a"]
+    info, scorer = inspect(place["a"]), Scorer(*model, torch.device("cpu"))
+    assert scorer.profile_reads(info) == []
+    frames = FrameRange(50, 52)
+    assert scorer.reads(frames, info) == (46 * 800, 47 * 800 + 6400)
+    assert scorer.reads(FrameRange(0, 3), info) == (0, 0)  # no window is centred there
+    samples = read(place["a"], 46 * 800, 47 * 800 + 6400)[0]
+    found = scorer.score(Stretch(samples, 46 * 800, 16_000), frames, info, torch.zeros(0))
+    assert np.array_equal(found, whole[:, 50:52])
+    nothing = scorer.score(Stretch(samples[:0], 0, 16_000), FrameRange(0, 3), info, torch.zeros(0))
+    assert (nothing == NO_WINDOW).all()
+
+
+def test_fewer_windows_at_once_where_memory_runs_out(narrow, tmp_path, monkeypatch):
+    model = converted(tmp_path, [checkpoint(widths=NARROW)], Resnet18Settings(window_s=WINDOW_S, hop_s=HOP_S))
+    place = corpus(tmp_path, {"a": (scene(4.0, 16_000), 16_000)})
+    whole = predicted(place, model)["a"]
+    seen, forward = [], WindowEnsemble.forward
+
+    def crowded(network, x):
+        seen.append(len(x))
+        if len(x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(network, x)
+
+    monkeypatch.setattr(WindowEnsemble, "forward", crowded)
+    scorer, most = Scorer(*model, torch.device("cpu"), batch=64), 20
+    np.testing.assert_allclose(scored(scorer, place["a"], 120.0), whole, atol=1e-5)
+    assert seen == [64, 32, 16, 16, 16, 16, 9]
+    assert scorer.batch == 16
+    most = 0
+    with pytest.raises(StageError, match=r"^memory ran out while a single window was scored;[^\n]*$"):
+        scored(scorer, place["a"], 120.0)
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_imported_networks_keep_the_scores_of_their_program(narrow, tmp_path, precision, monkeypatch):
+    monkeypatch.setattr(acceleration, "native_bfloat16", lambda device: True)
+    network, card = converted(tmp_path, [checkpoint(widths=NARROW)], Resnet18Settings())
+    assert (
+        Scorer(network, card, torch.device("cpu"), precision=precision).about == "resnet18, float32, batch 64 windows"
+    )
+    own = dataclasses.replace(card, imported=None)
+    about = Scorer(network, own, torch.device("cpu"), precision=precision).about
+    assert about == f"resnet18, {'bfloat16' if precision == 'auto' else 'float32'}, batch 64 windows"
+
+
+def test_bfloat16_changes_scores_little(narrow, tmp_path):
+    network, card = converted(tmp_path, [checkpoint(widths=NARROW)], Resnet18Settings(window_s=WINDOW_S, hop_s=HOP_S))
+    place = corpus(tmp_path, {"a": (scene(3.0, 16_000), 16_000)})
+    exact = scored(Scorer(network, card, torch.device("cpu")), place["a"], 120.0)[0]
+    coarse = scored(Scorer(network, card, torch.device("cpu"), precision="bfloat16"), place["a"], 120.0)[0]
+    assert not np.array_equal(exact, coarse)
+    np.testing.assert_allclose(coarse, exact, atol=0.05, rtol=0.03)
 
 
 def test_a_network_that_is_sure_never_looks_like_one_that_was_not_asked():
@@ -258,25 +282,12 @@ def test_logits_are_those_of_the_softmax():
     torch.testing.assert_close(class_logits(outputs, 3), torch.log(p / (1 - p)).float(), atol=1e-5, rtol=1e-5)
 
 
-def test_scores_that_are_not_finite_fail_their_chunk(narrow, tmp_path):
+def test_scores_that_are_not_finite_are_an_error(narrow, tmp_path):
     network, card = converted(tmp_path, [checkpoint(widths=NARROW)], Resnet18Settings())
     torch.nn.init.constant_(network.members[0].classifier.linear.bias, torch.nan)
-    root, recordings = corpus(tmp_path, {"a": (scene(1.0, 16_000), 16_000)})
-    result = predict_shard(
-        root,
-        make_chunks(recordings, ChunkSettings()),
-        recordings,
-        network,
-        card,
-        skip=set(),
-        scores_path=tmp_path / "s.parquet",
-        resume_folder=tmp_path / "resume",
-        device=torch.device("cpu"),
-        max_failed_fraction=1.0,
-        stop=lambda: False,
-        progress=lambda line: None,
-    )
-    assert result.items["error_class"].tolist() == ["FloatingPointError"]
+    place = corpus(tmp_path, {"a": (scene(1.0, 16_000), 16_000)})
+    with pytest.raises(FloatingPointError, match=r"^m: the network gave scores that are not finite\.$"):
+        predicted(place, (network, card))
 
 
 def united(probability, bounds, threshold, rate):
@@ -297,7 +308,7 @@ def test_the_union_of_windows_is_that_of_animal_spot(narrow, tmp_path, seconds):
     model = converted(tmp_path, [content], Resnet18Settings(window_s=WINDOW_S, hop_s=HOP_S))
     sound = scene(seconds, 16_000)
     place = corpus(tmp_path, {"a": (sound, 16_000)})
-    activity, onset = predicted(place, model, tmp_path / "s.parquet")["a"]
+    activity, onset = predicted(place, model)["a"]
     p = probabilities(torch.from_numpy(sound), content, window_s=WINDOW_S, hop_s=HOP_S, min_max=True)[:, 1].numpy()
     bounds = windows(len(sound), content, WINDOW_S, HOP_S)
     for threshold in np.quantile(p, [0.0, 0.3, 0.6, 0.9]) - 2e-5:

@@ -4,22 +4,20 @@ import math
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otus.audio import AudioInfo, inspect
+from otus import windows
+from otus.audio import AudioInfo
 from otus.config import Resnet18Settings
 from otus.errors import DataError
 from otus.windows import (
     clip_power,
     compressed,
     network_input,
-    read_windows,
     window_frontend,
     window_inputs,
-    window_power,
 )
 
 USUAL = window_frontend(Resnet18Settings())
@@ -78,12 +76,21 @@ def test_windows_of_a_stretch_are_those_computed_alone_to_the_last_bit(hop_s):
 
 
 def test_windows_share_their_spectra_only_where_the_hops_allow_it(monkeypatch):
-    seen = []
-    monkeypatch.setattr("otus.windows.clip_power", lambda x, f: seen.append(tuple(x.shape)) or clip_power(x, f))
-    window_power(noise(16_000), frontend(hop_s=0.05))  # 800 samples are five times 160
-    window_power(noise(16_000), frontend(hop_s=0.055))
-    window_power(noise(16_000), frontend(hop_s=0.05, window_s=0.02))  # shorter than a spectrum
-    assert seen == [(16_000,), (11, 6400), (20, 320)]
+    seen, level_db = [], windows._level_db
+    monkeypatch.setattr(windows, "_level_db", lambda cut, f: seen.append(tuple(cut.shape)) or level_db(cut, f))
+    for values in ({"hop_s": 0.05}, {"hop_s": 0.055}, {"hop_s": 0.05, "window_s": 0.02}):
+        window_inputs(noise(16_000), frontend(**values))  # 800 samples are five times 160, 880 are not
+    assert seen == [(97, 512), (11, 37, 512), (20, 512)]  # the last are shorter than a spectrum
+
+
+@pytest.mark.parametrize("values", [{}, {"compression": "mel"}, {"hop_s": 0.055}, {"min_max_norm": False}])
+def test_windows_are_what_training_sees(values):
+    """Training keeps whole spectra of clips; only the order of the arithmetic differs."""
+    some = frontend(**{"hop_s": 0.05, **values})
+    stretch = noise(16_000)
+    cut = stretch.unfold(0, some.window_samples, some.hop_samples)
+    expected = network_input(compressed(clip_power(cut, some), some), some)
+    torch.testing.assert_close(window_inputs(stretch, some)[:, 0], expected, atol=1e-5, rtol=0)
 
 
 def test_pre_emphasis_starts_anew():
@@ -160,15 +167,3 @@ def test_scaling_to_a_fixed_range():
 def test_a_band_that_cannot_be_is_refused(limits):
     with pytest.raises(DataError, match="does not fit a sample rate of 16000 Hz"):
         frontend(**limits)
-
-
-@pytest.mark.parametrize("rate", [16_000, 22_050])
-def test_windows_are_read_from_the_file(tmp_path, rate):
-    path = tmp_path / "a.wav"
-    soundfile.write(path, noise(rate).numpy(), rate, subtype="FLOAT")
-    some = frontend()
-    whole = read_windows(path, inspect(path), some, 0, some.n_windows(inspect(path)))
-    part = read_windows(path, inspect(path), some, 3, 5)
-    assert len(part) == some.window_samples + some.hop_samples
-    np.testing.assert_allclose(part, whole[3 * 800 : 3 * 800 + len(part)], atol=1e-6)
-    assert len(read_windows(path, inspect(path), frontend(window_s=2.0), 0, 1)) == 16_000

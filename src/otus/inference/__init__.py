@@ -1,5 +1,5 @@
-"""Scoring recordings with a trained network: dense frame logits, chunk by chunk, no threshold involved."""
+"""Scoring recordings with trained networks: frame logits, chunk by chunk, no threshold involved."""
 
-from otus.inference.shard import ShardResult, predict_shard
+from otus.inference.shard import ShardModel, ShardResult, predict_shard
 
-__all__ = ["ShardResult", "predict_shard"]
+__all__ = ["ShardModel", "ShardResult", "predict_shard"]

@@ -1,18 +1,18 @@
 """The finished parts of a shard: what a stopped prediction leaves, and what the next one takes over."""
 
 import itertools
+import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import pyarrow.parquet as pq
-
-from otus.atomic import read_json, storage_explained, write_json
+from otus.atomic import read_json, storage_explained, write_text
 from otus.audio import sha256
-from otus.errors import StageError
-from otus.scores import Logits, ScoreWriter
+from otus.errors import DataError, StageError
+from otus.scores import Logits, ScoreRows, ScoreWriter
 
 #: A part is finished after so much time: a node that dies costs no more than that.
 _PART_S = 30.0
@@ -20,18 +20,29 @@ _PART_S = 30.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a chunk: its item, and file and row group of its scores (None if it failed or has no frame)."""
+    """What became of a chunk: its item, and where its scores are, if it has some: file, first row, number of rows."""
 
     item: dict[str, Any]
-    place: tuple[Path, int] | None
+    place: tuple[Path, int, int] | None
+
+
+@dataclass(frozen=True)
+class ChunkFrames:
+    """Which frames the scores of a chunk must hold."""
+
+    chunk_id: str
+    recording_id: str
+    first_frame: int
+    n_frames: int
 
 
 class ShardParts:
-    """Scores and items of a shard, in parts of about 30 s of work; use as a context manager.
+    """Scores and items of a shard and model, in parts of about 30 s of work; use as a context manager.
 
-    A part is `part-00001.parquet` (scores, a row group for each chunk) and then `part-00001.json` (items, and the
-    SHA-256 of the scores): it counts once the second is there. `outcomes` holds the latest of every chunk. Raises
-    MissingPartError if the disk is full or the folder cannot be written; finished parts stay.
+    A part is `part-00001.parquet` (scores) and then `part-00001.json` (items, and the SHA-256 of the scores): it counts
+    once the second is there. `outcomes` holds the latest of every chunk. What was added before an error that leaves the
+    context becomes a part, if the disk takes it. Raises MissingPartError if the disk is full or the folder
+    cannot be written; finished parts stay.
     """
 
     def __init__(self, folder: Path, digest: str, classes: Sequence[str], frame_hop_s: float) -> None:
@@ -41,17 +52,16 @@ class ShardParts:
         self._number = 1
         self._sha256: dict[Path, str] = {}
         self._writer: ScoreWriter | None = None
+        self._path = folder  # of the scores of the part under way
         self._under_way: list[Outcome] = []
+        self._rows = 0
         self._since = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            self.commit()
-        elif self._writer is not None:
-            self._writer.__exit__(*error)
+        self.commit()
 
     def take_over(self, progress: Callable[[str], None]) -> None:
         """Take over the parts in the folder that are whole and of the same digest; delete the others, and say so."""
@@ -76,8 +86,8 @@ class ShardParts:
                 return "of other recordings, chunks, weights or code"
             if sha256(scores) != content["scores_sha256"]:
                 return "damaged"
-            groups = [(dict(e["item"]), e["row_group"]) for e in content["chunks"]]
-            found = [Outcome(item, None if group is None else (scores, int(group))) for item, group in groups]
+            entries = [(dict(e["item"]), e["rows"]) for e in content["chunks"]]
+            found = [Outcome(item, (scores, int(rows[0]), int(rows[1])) if rows else None) for item, rows in entries]
             by_chunk = {str(outcome.item["chunk_id"]): outcome for outcome in found}
             self._number = int(path.stem.removeprefix("part-")) + 1
         except (OSError, ValueError, KeyError, TypeError):
@@ -89,14 +99,25 @@ class ShardParts:
     def add(self, item: dict[str, Any], first_frame: int, logits: Logits | None) -> None:
         """Add what became of a chunk; `logits` (2 * classes, frames) are None if it has no scores."""
         if self._writer is None:
-            self._writer = ScoreWriter(self._path(), self._classes, self._frame_hop_s).__enter__()
+            self._path = self.folder / f"part-{self._number:05d}.parquet"
+            self._writer = ScoreWriter(self._path, self._classes, self._frame_hop_s).__enter__()
         place = None
         if logits is not None:
-            place = self._path(), sum(outcome.place is not None for outcome in self._under_way)
-            self._writer.write(str(item["recording_id"]), first_frame, logits)
+            place = self._path, self._rows, logits.shape[1]
+            self._rows += logits.shape[1]
+            self._write(str(item["recording_id"]), first_frame, logits)
         self._under_way.append(Outcome(item, place))
         if time.monotonic() - self._since > _PART_S:
             self.commit()
+
+    def _write(self, recording_id: str, first_frame: int, logits: Logits) -> None:
+        assert self._writer is not None
+        try:
+            self._writer.write(recording_id, first_frame, logits)
+        except BaseException:
+            writer, self._writer = self._writer, None
+            writer.__exit__(*sys.exc_info())
+            raise
 
     def commit(self) -> None:
         """Finish the part under way."""
@@ -104,29 +125,46 @@ class ShardParts:
             return
         writer, self._writer = self._writer, None
         writer.__exit__(None, None, None)
-        path = self._path()
+        path = self._path
         self._sha256[path] = sha256(path)
-        chunks = [{"item": o.item, "row_group": o.place[1] if o.place else None} for o in self._under_way]
+        chunks = [{"item": o.item, "rows": list(o.place[1:]) if o.place else None} for o in self._under_way]
         content = {"digest": self._digest, "scores_sha256": self._sha256[path], "chunks": chunks}
-        write_json(path.with_suffix(".json"), content)
+        write_text(path.with_suffix(".json"), json.dumps(content, allow_nan=False))
         self.outcomes |= {str(outcome.item["chunk_id"]): outcome for outcome in self._under_way}
-        self._number, self._under_way, self._since = self._number + 1, [], time.monotonic()
+        self._number, self._under_way, self._rows = self._number + 1, [], 0
+        self._since = time.monotonic()
 
-    def copy_into(self, writer: ScoreWriter, chunk_ids: Iterable[str]) -> None:
-        """Append the scores of these chunks, in this order, reading one chunk at a time.
+    def copy_into(self, writer: ScoreWriter, chunks: Iterable[ChunkFrames]) -> None:
+        """Append the scores of these chunks, in this order, reading one row group at a time.
 
-        Raises StageError if a part is not what was written.
+        Raises StageError if a part is not what was written, or if scores of a chunk are missing or another's.
         """
-        places = [o.place for o in map(self.outcomes.get, chunk_ids) if o is not None and o.place is not None]
-        for scores, in_file in itertools.groupby(places, key=lambda place: place[0]):
+        wanted = [(chunk, *self._place(chunk)) for chunk in chunks if chunk.n_frames]
+        for scores, in_file in itertools.groupby(wanted, key=lambda entry: entry[1]):
             if sha256(scores) != self._sha256[scores]:
                 raise StageError(
                     f"{scores}: altered meanwhile; see that no other job scores the same shard, and start again."
                 )
-            with pq.ParquetFile(scores) as file:
-                for _, row_group in in_file:
-                    writer.append(file.read_row_group(row_group))
+            with ScoreRows(scores) as rows:
+                for chunk, _, first_row, n_rows in in_file:
+                    writer.write(*_stretch(rows, scores, chunk, first_row, n_rows))
 
-    def _path(self) -> Path:
-        """The scores of the part under way."""
-        return self.folder / f"part-{self._number:05d}.parquet"
+    def _place(self, chunk: ChunkFrames) -> tuple[Path, int, int]:
+        place = self.outcomes[chunk.chunk_id].place
+        if place is None:
+            raise StageError(f"{self.folder}: chunk {chunk.chunk_id} has no scores; delete the folder and start again.")
+        return place
+
+
+def _stretch(rows: ScoreRows, path: Path, chunk: ChunkFrames, first_row: int, n_rows: int) -> tuple[str, int, Logits]:
+    """The scores of a chunk, which must be those of its frames."""
+    try:
+        found = rows.stretch(first_row, n_rows)
+    except DataError as error:
+        raise StageError(f"{error} Delete the folder {path.parent} and start again.") from error
+    if (*found[:2], n_rows) != (chunk.recording_id, chunk.first_frame, chunk.n_frames):
+        raise StageError(
+            f"{path}: the scores of chunk {chunk.chunk_id} are not those of its {chunk.n_frames} frames; delete the "
+            f"folder {path.parent} and start again."
+        )
+    return found

@@ -1,60 +1,86 @@
 """Windowed inference: every window is scored on its own, as ANIMAL-SPOT does it."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from otus.audio import AudioInfo
-from otus.dense import FrameRange
+from otus.audio import AudioInfo, resampled_length
+from otus.dense import FrameRange, is_out_of_memory
+from otus.errors import StageError
 from otus.models import WindowEnsemble
 from otus.selections import NO_WINDOW
-from otus.windows import WindowFrontend, read_windows, window_inputs
-
-#: So many windows go through the network at once. They start at multiples of that number, so that the last bits of
-#: the scores do not depend on how a recording is cut into chunks.
-_BATCH = {"cpu": 64, "cuda": 512}
-
-#: About so many samples at the network's rate are read at once.
-_READ_SAMPLES = 2**21
+from otus.windows import WindowFrontend, window_inputs
 
 #: Logits stay this far from 0: those of a network that is surer are cut, and never look like NO_WINDOW.
 _SUREST = 29.0
 
 
+def windows_of_frames(frames: FrameRange, info: AudioInfo, frontend: WindowFrontend) -> FrameRange:
+    """Return the numbers of the windows that frames of a recording stand for; there may be none.
+
+    A frame stands for the window of which it is the middle: window i of k frames is frame i + k // 2, or the last
+    one of a recording that is too short for that.
+    """
+    ahead, n_windows = _ahead(info, frontend), frontend.n_windows(info)
+    first = min(max(0, frames.start - ahead), n_windows)
+    return FrameRange(first, max(first, min(n_windows, frames.end - ahead)))
+
+
+def samples_of_windows(windows: FrameRange, info: AudioInfo, frontend: WindowFrontend) -> tuple[int, int]:
+    """Return the samples [start, end), counted at the network's rate, of a recording that its windows cover."""
+    if not len(windows):
+        return 0, 0
+    end = (windows.end - 1) * frontend.hop_samples + frontend.window_samples
+    n_samples = resampled_length(info.n_samples, info.sample_rate, frontend.sample_rate)
+    return windows.start * frontend.hop_samples, min(end, n_samples)
+
+
 def score_windows(
     network: WindowEnsemble,
-    path: Path,
+    read: Callable[[int, int], torch.Tensor],
     info: AudioInfo,
     frontend: WindowFrontend,
     frames: FrameRange,
     *,
     n_classes: int,
+    batch: int,
+    on_less: Callable[[int], object] = lambda batch: None,
 ) -> NDArray[np.float32]:
     """Return the logits (2 * classes, frames) of a stretch of a recording; the second half (onsets) says never.
 
-    A frame stands for the window of which it is the middle: window i of k frames is frame i + k // 2, or the last
-    one of a recording that is too short for that. Frames that no window belongs to say never. The logit of a class is
-    ln(p / (1 - p)) of its probability. Raises DataError if the recording cannot be decoded, FloatingPointError if a
-    score is not finite.
+    `read` gives samples [start, end) (n,) of the recording at the network's rate, on the network's device. `batch`
+    windows go through the network at once; where memory runs out it is half of them from then on, which `on_less` is
+    told. Frames that no window belongs to say never. The logit of a class is ln(p / (1 - p)) of its probability.
+    Raises StageError if one window does not fit into memory.
+
+    Batches start at multiples of their length in the recording. On a CPU they are always whole, with silence for
+    windows that nobody wants: so not even the last bits depend on how a recording is cut.
     """
-    n_windows = frontend.n_windows(info)
-    ahead = min(frontend.window_frames // 2, frontend.n_frames(info) - n_windows)
-    first, last = max(0, frames.start - ahead), min(n_windows, frames.end - ahead)
+    windows = windows_of_frames(frames, info, frontend)
     scores = np.full((2 * n_classes, len(frames)), NO_WINDOW, dtype=np.float32)
-    device = next(network.parameters()).device
-    full_precision = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with torch.inference_mode(), full_precision:
-        for start, samples in _batches(path, info, frontend, first, last, _BATCH[device.type]):
-            outputs = network(window_inputs(samples.to(device), frontend))
-            logits = class_logits(outputs, n_classes).cpu().numpy()
-            a, b = max(start, first), min(start + len(logits), last)
-            at = ahead - frames.start
-            scores[:n_classes, a + at : b + at] = logits[a - start : b - start].T
-    if not np.isfinite(scores).all():
-        raise FloatingPointError(f"{path}: the network gave scores that are not finite.")
+    to_frame = _ahead(info, frontend) - frames.start
+    start = windows.start
+    while start < windows.end:
+        wanted = FrameRange(start, min((start // batch + 1) * batch, windows.end))
+        try:
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                outputs = _outputs(network, read, info, frontend, wanted, batch)
+                logits = class_logits(outputs, n_classes).cpu().numpy()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if batch == 1:
+                raise StageError(
+                    "memory ran out while a single window was scored; take a smaller network, or a device with more "
+                    "memory."
+                ) from error
+            batch //= 2
+            on_less(batch)
+            continue
+        scores[:n_classes, wanted.start + to_frame : wanted.end + to_frame] = logits.T
+        start = wanted.end
     return scores
 
 
@@ -71,19 +97,29 @@ def class_logits(outputs: torch.Tensor, n_classes: int) -> torch.Tensor:
     return torch.stack(logits, dim=1).clamp(-_SUREST, _SUREST).float()
 
 
-def _batches(
-    path: Path, info: AudioInfo, frontend: WindowFrontend, first: int, last: int, size: int
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """The number of the first window and the samples of every batch that holds some of the windows [first, last)."""
-    if first >= last:
-        return
-    end = min(-(-last // size) * size, frontend.n_windows(info))
-    hop = frontend.hop_samples
-    per_read = size * max(1, _READ_SAMPLES // (size * hop))
-    for begin in range(first // size * size, end, per_read):
-        until = min(begin + per_read, end)
-        samples = read_windows(path, info, frontend, begin, until)
-        for start in range(begin, until, size):
-            stop = min(start + size, until)
-            stretch = (start - begin) * hop, (stop - 1 - begin) * hop + frontend.window_samples
-            yield start, samples[slice(*stretch)]
+def _ahead(info: AudioInfo, frontend: WindowFrontend) -> int:
+    """How many frames a window's own is after the one that it starts with."""
+    return min(frontend.window_frames // 2, frontend.n_frames(info) - frontend.n_windows(info))
+
+
+def _outputs(
+    network: WindowEnsemble,
+    read: Callable[[int, int], torch.Tensor],
+    info: AudioInfo,
+    frontend: WindowFrontend,
+    wanted: FrameRange,
+    batch: int,
+) -> torch.Tensor:
+    """The network's outputs for windows that lie in one batch."""
+    weights = next(network.parameters())
+    samples = read(*samples_of_windows(wanted, info, frontend))
+    before = 0
+    if weights.device.type == "cpu":
+        begin = wanted.start // batch * batch
+        before = wanted.start - begin
+        after = min(begin + batch, frontend.n_windows(info)) - wanted.end
+        hop = frontend.hop_samples
+        samples = torch.nn.functional.pad(samples, (before * hop, after * hop))
+    inputs = window_inputs(samples, frontend).to(weights.dtype)
+    outputs: torch.Tensor = network(inputs)
+    return outputs[before : before + len(wanted)]

@@ -159,9 +159,8 @@ class Beats(FrameNetwork):
         steps = self.coarse(self.pooling(tokens.to(fbank.dtype)))
         # align_corners=False: time step t is centred on frame 16 t + 7.5
         around = nn.functional.interpolate(steps, scale_factor=float(self._patch), mode="linear", align_corners=False)
-        logits: torch.Tensor = self.logits(
-            self.both(torch.cat([around[..., : fbank.shape[-1]], self.fine(fbank)], dim=1))
-        )
+        both = self.both(torch.cat([around[..., : fbank.shape[-1]], self.fine(fbank)], dim=1))
+        logits: torch.Tensor = self.logits(both.to(self.logits.weight.dtype))
         return logits
 
     @property

@@ -58,5 +58,5 @@ class Crnn(FrameNetwork):
             around, _ = self.recurrent(coarse.transpose(1, 2))
             fine = around.transpose(1, 2).repeat_interleave(_COARSE, dim=2)[..., :n_frames]
             trunk = torch.cat([trunk, fine], dim=1)
-        logits: torch.Tensor = self.logits(trunk)
+        logits: torch.Tensor = self.logits(trunk.to(self.logits.weight.dtype))
         return logits

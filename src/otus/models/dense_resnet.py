@@ -30,7 +30,8 @@ class _FrequencyBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.body(x) + self.shortcut(x))
+        out: torch.Tensor = self.body(x).add_(self.shortcut(x)).relu_()
+        return out
 
 
 class _TemporalBlock(nn.Module):
@@ -81,5 +82,5 @@ class DenseResnet(FrameNetwork):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return activity logits of every class, then onset logits of every class."""
         trunk = self.collapse(self.frequency(self.stem(x.unsqueeze(1)))).squeeze(2)
-        logits: torch.Tensor = self.logits(self.head(self.temporal(trunk)))
+        logits: torch.Tensor = self.logits(self.head(self.temporal(trunk)).to(self.logits.weight.dtype))
         return logits

@@ -17,6 +17,7 @@ class Ensemble(FrameNetwork):
         self.members = nn.ModuleList(members)
         self.context_frames = max(m.context_frames for m in members)
         self.block_frames = members[0].block_frames
+        self.gains_by_bfloat16 = members[0].gains_by_bfloat16
         self.frozen = tuple(f"members.{i}.{prefix}" for i, m in enumerate(members) for prefix in m.frozen)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -37,6 +38,7 @@ class WindowMean(FrameNetwork):
         self.window_frames = window_frames
         self.context_frames = network.context_frames + window_frames
         self.block_frames = network.block_frames
+        self.gains_by_bfloat16 = network.gains_by_bfloat16
         self.frozen = tuple(f"network.{prefix}" for prefix in network.frozen)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

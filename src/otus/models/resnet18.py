@@ -3,7 +3,8 @@
 The names of modules are those of its checkpoints, so that their weights load as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -29,7 +30,12 @@ class Resnet18(nn.Module):
 
 
 class WindowEnsemble(nn.Module):
-    """Several networks for windows that answer together: the mean of their logits, before the softmax."""
+    """Several networks for windows that answer together: the mean of their logits, before the softmax.
+
+    `gains_by_bfloat16` as in otus.models.network.
+    """
+
+    gains_by_bfloat16 = True
 
     def __init__(self, members: Sequence[Resnet18]) -> None:
         super().__init__()
@@ -41,7 +47,9 @@ class WindowEnsemble(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions and a shortcut."""
+    """Two convolutions and a shortcut. `norms` names the normalisation that follows a convolution."""
+
+    norms: ClassVar[Mapping[str, str]] = {"conv1": "bn1", "conv2": "bn2"}
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -56,11 +64,13 @@ class _Block(nn.Module):
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inner = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        return torch.relu(inner + self.shortcut(x))
+        inner: torch.Tensor = self.bn2(self.conv2(torch.relu_(self.bn1(self.conv1(x)))))
+        return inner.add_(self.shortcut(x)).relu_()
 
 
 class _Encoder(nn.Module):
+    norms: ClassVar[Mapping[str, str]] = {"conv1": "bn1"}
+
     def __init__(self, kernel: int, max_pool: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, _CHANNELS[0], kernel, stride=2, padding=kernel // 2, bias=False)
@@ -72,7 +82,7 @@ class _Encoder(nn.Module):
         self.layer4 = _stage(_CHANNELS[2], _CHANNELS[3], 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool(torch.relu(self.bn1(self.conv1(x))))
+        x = self.pool(torch.relu_(self.bn1(self.conv1(x))))
         maps: torch.Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return maps
 
@@ -83,7 +93,7 @@ class _Classifier(nn.Module):
         self.linear = nn.Linear(_CHANNELS[-1], n_outputs)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.linear(maps.mean(dim=(2, 3)))
+        logits: torch.Tensor = self.linear(maps.mean(dim=(2, 3), dtype=self.linear.weight.dtype))
         return logits
 
 

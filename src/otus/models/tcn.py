@@ -25,7 +25,8 @@ class _Spectral(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         thinned = self.thinning(x)
-        return torch.relu(thinned + self.body(thinned))
+        out: torch.Tensor = self.body(thinned).add_(thinned).relu_()
+        return out
 
 
 class Tcn(FrameNetwork):
@@ -53,5 +54,5 @@ class Tcn(FrameNetwork):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return activity logits of every class, then onset logits of every class."""
         trunk = self.collapse(self.spectral(x.unsqueeze(1)).flatten(1, 2))
-        logits: torch.Tensor = self.logits(self.temporal(trunk))
+        logits: torch.Tensor = self.logits(self.temporal(trunk).to(self.logits.weight.dtype))
         return logits

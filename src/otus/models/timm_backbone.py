@@ -63,7 +63,7 @@ class TimmBackbone(FrameNetwork):
             at_frames = nn.functional.interpolate(steps, size=image.shape[-1], mode="linear", align_corners=False)
             summed = at_frames if summed is None else summed + at_frames
         assert summed is not None
-        logits: torch.Tensor = self.logits(self.head(summed[..., : x.shape[-1]]))
+        logits: torch.Tensor = self.logits(self.head(summed[..., : x.shape[-1]]).to(self.logits.weight.dtype))
         return logits
 
 

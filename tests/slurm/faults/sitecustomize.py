@@ -48,15 +48,15 @@ def batches(module):
 
 
 def chunks(module):
-    """Wrap _score_chunk."""
-    real = module._score_chunk
+    """Wrap what takes a chunk, or a piece of one."""
+    real = module._Work._take
 
-    def score_chunk(*arguments, **named):
+    def take(*arguments, **named):
         if Path(FOLDER, "slow-chunks").exists():
             time.sleep(1)
         return real(*arguments, **named)
 
-    module._score_chunk = score_chunk
+    module._Work._take = take
 
 
 WRAPPERS = {"otus.training.stage": training, "otus.training.frames": batches, "otus.inference.shard": chunks}
