@@ -5,7 +5,7 @@ rule evaluate:
     input:
         expand(
             f"{RESULTS}/evaluation/{{model}}/counts.parquet",
-            model=MODELS,
+            model=JUDGED,
         ),
 
 

@@ -1,11 +1,11 @@
-"""The random-forest post-filter of a model: features, cross-fitting by group, filtered selections (cnn+rf)."""
+"""The random-forest post-filter of a model: features, cross-fitting by group, filtered selections (cnn+rf, external+rf)."""
 
 
 rule forest:
     input:
         expand(
             f"{RESULTS}/forest/{{model}}/counts.parquet",
-            model=MODELS,
+            model=JUDGED,
         ),
 
 
@@ -14,7 +14,7 @@ rule filter_selections:
         recordings=file_of(rules.take_inventory.output.recordings),
         annotations=file_of(rules.take_inventory.output.annotations),
         splits=file_of(rules.make_dataset.output.splits),
-        card=expand(rules.train_model.output.card, fold=FOLDS[0], allow_missing=True),
+        card=card_of_judged,
         selections=file_of(rules.evaluate_model.output.selections),
         counts=file_of(rules.evaluate_model.output.counts),
         thresholds=file_of(rules.evaluate_model.output.thresholds),
@@ -28,6 +28,8 @@ rule filter_selections:
         f"{RESULTS}/logs/filter_selections/{{dataset}}-{{training}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/filter_selections/{{dataset}}-{{training}}.tsv"
+    wildcard_constraints:
+        training="|".join([*CFG.training, *CFG.external]),
     conda:
         "../envs/cpu.yaml"
     threads: 1
@@ -37,6 +39,7 @@ rule filter_selections:
     params:
         root=ROOT,
         targets=TARGETS,
+        band=band_of_judged,
         forest=CFG.forest.model_dump(mode="json"),
         evaluation=CFG.evaluation.model_dump(mode="json", include={"iou", "thresholds"}),
         seed=CFG.seed,

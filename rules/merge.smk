@@ -13,19 +13,19 @@ rule merge_metrics:
         counts=expand(
             f"{RESULTS}/{{stage}}/{{model}}/counts.parquet",
             stage=["evaluation", "forest"],
-            model=MODELS,
+            model=JUDGED,
         ),
         selections=expand(
             f"{RESULTS}/{{stage}}/{{model}}/selections.parquet",
             stage=["evaluation", "forest"],
-            model=MODELS,
+            model=JUDGED,
         ),
         matches=expand(
             f"{RESULTS}/{{stage}}/{{model}}/matches.parquet",
             stage=["evaluation", "forest"],
-            model=MODELS,
+            model=JUDGED,
         ),
-        forests=expand(f"{RESULTS}/forest/{{model}}/forests.json", model=MODELS),
+        forests=expand(f"{RESULTS}/forest/{{model}}/forests.json", model=JUDGED),
     output:
         metrics=f"{RESULTS}/metrics.parquet",
         metrics_csv=report(
@@ -119,7 +119,7 @@ rule write_report:
         ),
         epochs=training_files("metrics.jsonl"),
         best=training_files("best_metrics.json"),
-        item_rows=rules.predict.input,
+        item_rows=[*rules.predict.input, *rules.external.input],
         leakage=expand(
             f"{RESULTS}/datasets/{{dataset}}/leakage.parquet", dataset=CFG.datasets
         ),

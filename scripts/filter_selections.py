@@ -1,5 +1,6 @@
-"""Forests of one model, fitted and judged by group; the layer cnn+rf."""
+"""Forests of one model, fitted and judged by group; the layers cnn+rf and external+rf."""
 
+import math
 from pathlib import Path
 
 from otus.atomic import write_json
@@ -13,7 +14,11 @@ from otus.tables import read_table, write_table
 
 log = job_log(snakemake.log[0])
 files, out, params = snakemake.input, snakemake.output, snakemake.params
-frontend = load_card(Path(files.card[0]))[0].frontend
+if files.card:
+    frontend = load_card(Path(files.card[0]))[0].frontend
+    window_s, low_hz, high_hz = frontend.n_fft / frontend.sample_rate, frontend.low_hz, frontend.high_hz
+else:  # of a detector of others nobody knows how it sees sound
+    window_s, low_hz, high_hz = 0.02, params.band["low_hz"], params.band["high_hz"] or math.inf
 settings = ForestSettings.model_validate(params.forest)
 filtered = filter_model(
     Path(params.root),
@@ -26,9 +31,9 @@ filtered = filter_model(
     targets=params.targets,
     settings=settings,
     evaluation=EvaluationSettings.model_validate(params.evaluation),
-    window_s=frontend.n_fft / frontend.sample_rate,
-    low_hz=frontend.low_hz,
-    high_hz=frontend.high_hz,
+    window_s=window_s,
+    low_hz=low_hz,
+    high_hz=high_hz,
     seed=derive_seed(params.seed, "forest", snakemake.wildcards.dataset, snakemake.wildcards.training),
     progress=log,
 )

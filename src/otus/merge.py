@@ -13,13 +13,16 @@ from otus.metrics import curve, precision_recall_f1, ratio
 from otus.tables import table
 
 POOLED = "pooled"
+#: How the name of a layer behind a forest ends.
+FILTERED = "+rf"
 
 
 @dataclass(frozen=True)
 class MergedMetrics:
     """The final tables; per recording at the selected operating points only, matches of each fold's test and val.
 
-    `reliability` compares the calibrated probabilities with the hits of all test selections of layer cnn.
+    `reliability` compares the calibrated probabilities with the hits of all test selections of the layers
+    without a forest.
     """
 
     metrics: pd.DataFrame
@@ -71,10 +74,10 @@ def forest_notes(summaries: Sequence[Sequence[Mapping[str, Any]]]) -> pd.DataFra
     rows = [
         {
             "model": f["model"],
-            "layer": "cnn+rf",
+            "layer": f["layer"],
             "fold": f["fold"],
             "label": f["label"],
-            "note": f"no forest, cnn selections ({f['reason']})",
+            "note": f"no forest, {f['layer'].removesuffix('+rf')} selections ({f['reason']})",
         }
         for summary in summaries
         for f in summary
@@ -117,7 +120,7 @@ def _pooled_counts(by_fold: pd.DataFrame) -> pd.DataFrame:
 
 def _ranked(selections: pd.DataFrame, deciding_iou: float) -> pd.DataFrame:
     """The selections with the score that ranks them: peak score, or the forest's probability."""
-    forest = selections["layer"] != "cnn"
+    forest = selections["layer"].str.endswith(FILTERED)
     rank = np.where(forest, selections["rf_probability"], selections["peak_score"])
     return selections.assign(rank=rank, iou=deciding_iou)
 
@@ -129,7 +132,7 @@ def _curves(ranked: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
     for key, rows in ranked.groupby(KEYS):
         points = curve(rows["rank"].to_numpy(dtype=float), rows["hit"].to_numpy(dtype=bool))
         n_gt, hours = int(searched.loc[key, "n_gt"]), float(searched.loc[key, "duration_s"]) / 3600.0
-        logits = rows["layer"].iloc[0] == "cnn"
+        logits = not rows["layer"].iloc[0].endswith(FILTERED)
         part = pd.DataFrame(
             {
                 "threshold": 1.0 / (1.0 + np.exp(-points.threshold)) if logits else points.threshold,
@@ -146,8 +149,8 @@ def _curves(ranked: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
 
 def _reliability(selections: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """The bins of every model and label, and of the label 'micro' where there are several; all folds together."""
-    known = selections["layer"].eq("cnn") & selections["split"].eq("test") & selections["probability"].notna()
-    tested = selections[known]
+    alone = selections[~selections["layer"].str.endswith(FILTERED)]
+    tested = alone[alone["split"].eq("test") & alone["probability"].notna()]
     if len(labels) > 1:
         tested = pd.concat([tested, tested.assign(label="micro")], ignore_index=True)
     parts = [

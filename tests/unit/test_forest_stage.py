@@ -105,7 +105,7 @@ class Corpus:
         """The rows of the evaluation's counts, as far as the forest looks at them."""
         sides = self.splits[self.splits["split"] != "train"].merge(self.recordings[["recording_id", "duration_s"]])
         rows = [sides.assign(label=label) for label in self.labels]
-        return pd.concat(rows).assign(model="m", selected=True, iou=0.4)
+        return pd.concat(rows).assign(model="m", layer="cnn", selected=True, iou=0.4)
 
     def cnn_counts(self):
         """What evaluation would count at the chosen threshold."""
@@ -436,7 +436,7 @@ def test_forest_without_use_leaves_the_networks_threshold_alone(monkeypatch, tmp
 def test_forests_are_saved_with_what_applying_them_needs(filtered, monkeypatch, tmp_path):
     saved = {}
     monkeypatch.setattr(stage, "save_forest", lambda path, forest, facts: saved.update({path: (forest, facts)}))
-    none = stage.FittedForest("m", 4, "hum", None, "There are only 2 hits.", 0.5, 1.0, 7, 2, 3)
+    none = stage.FittedForest("m", "cnn+rf", 4, "hum", None, "There are only 2 hits.", 0.5, 1.0, 7, 2, 3)
     summary = stage.save_forests(tmp_path / "forests", [*filtered.forests, none], FOREST)
     write_json(tmp_path / "forests.json", summary)
     assert [path.name for path in saved] == [s["file"] for s in summary[:-1]]

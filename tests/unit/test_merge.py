@@ -174,7 +174,7 @@ def test_average_precision_and_curves_belong_to_the_first_iou_of_the_config():
 
 
 def test_notes_stand_at_the_rows_that_they_concern(tables):
-    fitted = {"model": "m2", "fold": 1, "label": "hum", "reason": ""}
+    fitted = {"model": "m2", "layer": "cnn+rf", "fold": 1, "label": "hum", "reason": ""}
     summaries = [[], [fitted, {**fitted, "fold": 2, "reason": "There are only 3 hits."}], [{**fitted, "model": "m1"}]]
     notes = forest_notes(summaries)
     assert len(notes) == 1

@@ -138,7 +138,7 @@ def test_otus_imports_only_what_the_digest_can_see():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             assert not (isinstance(node, ast.ImportFrom) and node.level), path
             name = getattr(node, "attr", getattr(node, "id", None))
-            if path.name != "probe.py":  # it asks whether other packages can be imported
+            if path.name not in ("probe.py", "hawkears_driver.py"):  # they ask for packages of others
                 assert name not in ("import_module", "__import__"), path
 
 

@@ -439,7 +439,7 @@ def test_empty_tables_give_a_page_that_says_so(content, tmp_path):
 def test_no_matches_no_sound_and_no_forest(content, tmp_path):
     metrics = content.metrics[content.metrics["layer"].eq("cnn")]
     page = written(tmp_path, replace(content, metrics=metrics, matches=table("matches", [])))
-    assert "no rows for the layer cnn+rf" in page.text
+    assert "no rows for a layer +rf" in page.text
     assert "Hits: 0 of 0" in page.text and "The model misses no annotation" in page.text
     silent = written(tmp_path, replace(content, settings=ReportSettings(examples=2, audio=False)))
     assert not silent.of("audio") and len(silent.of("figure", class_="example")) == 6

@@ -12,7 +12,7 @@ from tests.workflow.conftest import DEMO, REPOSITORY
 STAGES = ["inventory", "prepare", "chunk", "train", "predict", "evaluate", "forest", "merge"]
 
 
-def test_the_demo_is_twenty_jobs(workflow):
+def test_the_demo_is_seventeen_jobs(workflow):
     assert workflow(DEMO).planned() == {
         "make_demo_corpus": 1,
         "take_inventory": 1,
@@ -21,7 +21,7 @@ def test_the_demo_is_twenty_jobs(workflow):
         "describe_dataset": 1,
         "make_chunks": 1,
         "train_model": 4,
-        "predict_shard": 4,
+        "predict_shard": 1,
         "evaluate_model": 1,
         "filter_selections": 1,
         "merge_metrics": 1,
@@ -32,9 +32,9 @@ def test_the_demo_is_twenty_jobs(workflow):
 
 
 @pytest.mark.real
-def test_boobook_is_twenty_one_jobs(workflow, otus_data):
+def test_boobook_is_seventeen_jobs(workflow, otus_data):
     planned = workflow(REPOSITORY / "config" / "boobook.yaml").planned()
-    assert (planned["train_model"], planned["predict_shard"], planned.total()) == (5, 5, 21)
+    assert (planned["train_model"], planned["predict_shard"], planned.total()) == (5, 1, 17)
 
 
 def test_jobs_grow_with_models_and_shards_and_never_with_files(workflow):
@@ -44,7 +44,7 @@ def test_jobs_grow_with_models_and_shards_and_never_with_files(workflow):
         "chunking": {"shards": 3},
     }
     planned = workflow(DEMO, more).planned()
-    assert (planned["train_model"], planned["predict_shard"], planned["evaluate_model"]) == (16, 48, 4)
+    assert (planned["train_model"], planned["predict_shard"], planned["evaluate_model"]) == (16, 12, 4)
     assert (planned["make_dataset"], planned["describe_dataset"]) == (2, 2)
 
 

@@ -137,7 +137,7 @@ def test_another_threshold_runs_no_network(finished):
 def test_another_network_reruns_everything_after_the_dataset(finished):
     flow, _ = finished
     planned = flow.layer({"training": {"default": {"epochs": 4}}}).planned()
-    assert (planned["train_model"], planned["predict_shard"]) == (4, 8)
+    assert (planned["train_model"], planned["predict_shard"]) == (4, 2)
     assert not {"take_inventory", "make_dataset", "make_chunks"} & set(planned)
 
 

@@ -131,7 +131,7 @@ def _best_on_threshold(
     if len(f1) == 0:
         return None
     lowest = max(logit(recordings[0].grid[number].off_threshold), -_FARTHEST)
-    first, last = _plateau(f1, int(np.argmax(f1)), n_calls)
+    first, last = plateau(f1, int(np.argmax(f1)), n_calls)
     top = points.threshold[first]
     bottom = points.threshold[last + 1] if last + 1 < len(f1) else min(lowest, points.threshold[last])
     middle = (top + bottom) / 2
@@ -141,7 +141,7 @@ def _best_on_threshold(
         val_f1=float(f1.max()),
         val_average_precision=average_precision(points, n_calls),
         n_calls=n_calls,
-        curve=_thinned(points, n_calls, middle),
+        curve=thinned_curve(points, n_calls, middle),
     )
 
 
@@ -161,7 +161,7 @@ def _best_of_grid(
     )
     f1 = points.f1(n_calls)
     earliest = min(np.flatnonzero(f1 == f1.max()), key=lambda i: falling[i])
-    first, last = _plateau(f1, int(earliest), n_calls)
+    first, last = plateau(f1, int(earliest), n_calls)
     logits = np.clip(points.threshold, -_FARTHEST, _FARTHEST)
     off_middle = np.abs(logits[first : last + 1] - (logits[first] + logits[last]) / 2).round(9)
     chosen = min(range(first, last + 1), key=lambda i: (off_middle[i - first], falling[i]))
@@ -171,7 +171,7 @@ def _best_of_grid(
         val_f1=float(f1.max()),
         val_average_precision=average_precision(curve(*found[falling[chosen]]), n_calls),
         n_calls=n_calls,
-        curve=_thinned(points, n_calls, points.threshold[chosen]),
+        curve=thinned_curve(points, n_calls, points.threshold[chosen]),
     )
 
 
@@ -179,7 +179,7 @@ def _quality(point: OperatingPoint) -> float:
     return point.val_f1 + point.val_average_precision
 
 
-def _plateau(f1: NDArray[np.float64], best: int, n_calls: int) -> tuple[int, int]:
+def plateau(f1: NDArray[np.float64], best: int, n_calls: int) -> tuple[int, int]:
     """First and last of the thresholds around the best one that do as well."""
     good = f1 >= f1[best] - float(np.clip(_PLATEAU_CALLS / n_calls, *_PLATEAU_F1))
     first, last = best, best
@@ -190,7 +190,7 @@ def _plateau(f1: NDArray[np.float64], best: int, n_calls: int) -> tuple[int, int
     return first, last
 
 
-def _thinned(points: Curve, n_calls: int, chosen: float) -> ThresholdCurve:
+def thinned_curve(points: Curve, n_calls: int, chosen: float) -> ThresholdCurve:
     """The curve at the chosen threshold (a logit), at the best F1, and at some others, evenly spaced by factors.
 
     By factors of the number of selections: most of these are faint false alarms, and would take most of the points.

@@ -1,4 +1,6 @@
-"""The forest stage of one model: features of candidate selections, a forest per fold, the layer `cnn+rf`.
+"""The forest stage of one model: features of candidate selections, a forest per fold, the layer behind its own.
+
+The layer of a network is `cnn`, behind it `cnn+rf`; of a detector of others `external`, behind it `external+rf`.
 
 With cross-validation, the forest of a fold is fitted on the selections of all other folds, each made by a network
 that never saw the recording (out-of-fold), and judges the test recordings of its fold. With a single split it is
@@ -29,8 +31,6 @@ from otus.tables import table
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
-LAYER = "cnn+rf"
-
 #: Where candidates begin between the permissive threshold (0) and the network's own (1), in logits.
 _STEPS = (1.0, 0.5, 0.0)
 
@@ -47,6 +47,7 @@ class FittedForest:
     """The forest of one fold and label, with everything that applying it needs. `forest` is None with a reason."""
 
     model: str
+    layer: str
     fold: int
     label: str
     forest: "RandomForestClassifier | None"
@@ -60,7 +61,7 @@ class FittedForest:
 
 @dataclass(frozen=True)
 class FilteredModel:
-    """Tables of the layer `cnn+rf` of one model, and its forests."""
+    """Tables of the filtered layer of one model, and its forests."""
 
     selections: pd.DataFrame
     matches: pd.DataFrame
@@ -118,7 +119,7 @@ def filter_model(
 ) -> FilteredModel:
     """Fit a forest per fold and label, and judge the filtered selections like those of the network.
 
-    `selections` and `counts` are those of all folds of the model (layer cnn): what the network found, and which
+    `selections` and `counts` are those of all folds of the model (layer cnn or external): what it found, and which
     recordings it searched; `splits` the table of the dataset variant; `operating_points` the chosen points by fold and
     label. The rows of split val are judged by an inner cross-validation of the fitting rows.
     """
@@ -138,7 +139,8 @@ def filter_model(
     for fold in sorted(operating_points):
         for label in targets:
             fitting, judged = _sides(fold, label, evidence)
-            keys = {"model": str(counts["model"].iloc[0]), "fold": fold, "label": label}
+            names = {"model": str(counts["model"].iloc[0]), "layer": f"{counts['layer'].iloc[0]}+rf"}
+            keys = {**names, "fold": fold, "label": label}
             fitted, probabilities = _fit(keys, fitting, judged, settings, derive_seed(seed, fold, label))
             progress(f"fold {fold} {label}: {_in_words(fitted)}")
             forests.append(fitted)
@@ -305,7 +307,7 @@ def _judge(
     """Selections, matches and counts of one fold, label and split of the layer."""
     among = side.candidates["step"].to_numpy(dtype=float) >= fitted.candidate_step
     found = side.candidates[among].drop(columns=["step", "group"]).assign(rank=probability[among])
-    keys = {"model": fitted.model, "layer": LAYER, "fold": fitted.fold, "split": split, "label": fitted.label}
+    keys = {"model": fitted.model, "layer": fitted.layer, "fold": fitted.fold, "split": split, "label": fitted.label}
     keys["leaky"] = side.leaky
     everything = Judged(found, side.calls, side.recordings, side.unknown)
     thresholds = {"selected": fitted.threshold, **{f"{t:.2f}": t for t in evaluation.thresholds}}

@@ -120,6 +120,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "iou": f"{deciding_iou(content.metrics) or 0.0:g}",
         "notes": results.notes(board),
         "board": results.board_table(board),
+        "external": bool(board["layer"].eq("external").any()),
         "leaky": LEAKY if board["leaky"].any() else None,
         "timing": results.timing_table(board),
         "forest": results.forest_table(board),

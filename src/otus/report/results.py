@@ -11,6 +11,10 @@ from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, noted_r
 
 DASH = "–"
 
+#: How the name of a layer behind a forest ends, and what the two layers of a model are called side by side.
+FILTERED = "+rf"
+_PAIR = ("alone", "with forest")
+
 Row = Mapping[Any, Any]
 
 
@@ -66,8 +70,11 @@ def headline(row: Row, metrics: pd.DataFrame, by: str) -> dict[str, str]:
     calls = "annotated call" if row["label"] == MICRO else f"annotated {row['label']} call"
     labels = metrics.loc[metrics["label"].ne(MICRO), "label"].nunique()
     of_labels = f" of {labels} labels" if row["label"] == MICRO else ""
+    network = str(row["layer"]).startswith("cnn")
     blind = "each scored by a model that never saw it."
-    if row["leaky"]:
+    if not network:
+        blind = "searched by a detector of others (Otus cannot tell what it was trained on)."
+    elif row["leaky"]:
         blind = "scored by a model that learned from other clips of the same recordings (leaky)."
     scope = (
         f"on {amount(row['n_gt'], calls)}{of_labels} in {amount(row['n_recordings'], 'recording')} "
@@ -77,7 +84,7 @@ def headline(row: Row, metrics: pd.DataFrame, by: str) -> dict[str, str]:
     held_out = "clips" if row["leaky"] else "groups"
     one_each = "" if by == "group" else f" that test one {by} each"
     how = f"cross-validated over {folds} folds{one_each}" if folds > 1 else f"tested on {held_out} that were held out"
-    layer = "the network and the forest behind it" if "+" in str(row["layer"]) else "the network alone"
+    layer = _layer_in_words(str(row["layer"]))
     found = f"found {cell(row['tp'], 0)} of {cell(row['n_gt'], 0)} calls (recall {with_interval(row, 'recall', DASH)})"
     detail = (
         f"Model {model_name(row)} ({row['layer']}: {layer}), {how}, {found}. "
@@ -136,22 +143,27 @@ def _by_model(board: pd.DataFrame, columns: Sequence[str], body: Sequence[Sequen
     return Table(["Model", "Layer", "Label", *columns], rows, text_columns=3, strong=strong)
 
 
+def _layer_in_words(layer: str) -> str:
+    what = "the network" if layer.startswith("cnn") else "the detector of others"
+    return f"{what} and the forest behind it" if layer.endswith(FILTERED) else f"{what} alone"
+
+
 def forest_table(board: pd.DataFrame) -> Table | None:
-    """Return cnn and cnn+rf side by side, one row per model and label; None if no model has a forest."""
+    """Return each model alone and with its forest side by side, a row per label; None if no model has a forest."""
     if not board["layer"].str.contains("+", regex=False).any():
         return None
-    rows = {(row["model"], row["label"], row["layer"]): row for row in board.to_dict("records")}
+    rows = {(row["model"], row["label"], str(row["layer"]).endswith(FILTERED)): row for row in board.to_dict("records")}
     body = []
     for model, label in dict.fromkeys((model, label) for model, label, _ in rows):
-        pair = [rows.get((model, label, layer)) for layer in ("cnn", "cnn+rf")]
+        pair = [rows.get((model, label, filtered)) for filtered in (False, True)]
         f1 = [with_interval(row, "f1", DASH) if row else DASH for row in pair]
         counts = [
             cell(row[name], 0) if row else DASH for name in ("tp", "fp") for row in pair
         ]  # hits before and after, false alarms before and after
         named = next(row for row in pair if row)
         body.append([model_name(named), cell(label), *f1, *counts])
-    columns = ["Model", "Label", "F1, cnn", "F1, cnn+rf", "Hits, cnn", "Hits, cnn+rf"]
-    return Table([*columns, "False alarms, cnn", "False alarms, cnn+rf"], body, text_columns=2)
+    columns = ["Model", "Label", *(f"{name}, {how}" for name in ("F1", "Hits", "False alarms") for how in _PAIR)]
+    return Table(columns, body, text_columns=2)
 
 
 def fold_tables(metrics: pd.DataFrame, board: pd.DataFrame) -> list[Table]:

@@ -1,0 +1,209 @@
+"""A detector of others judged on the splits of a dataset variant: thresholds from validation groups, then all counted.
+
+It was not trained here, so its selections are the same in every fold. What it was trained on is its makers' secret.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from otus.config import EvaluationSettings
+from otus.errors import StageError
+from otus.evaluation.calibration import Mask, Reals, calibrated, fit_calibration
+from otus.evaluation.model import Evaluation
+from otus.evaluation.operating import plateau, thinned_curve
+from otus.evaluation.tally import Judged, count_per_recording, matched_pairs, settle
+from otus.evaluation.thresholds import ChosenPoint, ThresholdCurve
+from otus.matching import Intervals
+from otus.metrics import average_precision, curve
+from otus.selections import DecodingPoint, Segments, logit
+from otus.sides import NOWHERE, Spans, judge_on_side, recordings_by_side, rows_inside, side_spans, unknown_spans
+from otus.tables import table
+
+LAYER = "external"
+
+#: Below the lowest score (in logits) nothing more is known; a threshold there may lie lower by half of this.
+_BELOW = 1.0
+
+
+@dataclass(frozen=True)
+class FoldSides:
+    """Which recordings, and which time of them, a fold validates and tests on; as in otus.evaluation.folds.FoldScores.
+
+    `alone`: the thresholds of the fold are chosen on its own validation time, not on that of the other folds as well.
+    """
+
+    fold: int
+    recordings: pd.DataFrame
+    spans: Mapping[str, Mapping[str, Spans]]
+    leaky: bool
+    alone: bool
+
+
+def fold_sides(
+    items: pd.DataFrame, chunks: pd.DataFrame, recordings: pd.DataFrame, splits: pd.DataFrame
+) -> list[FoldSides]:
+    """Return the sides of every fold of `splits`; a recording with a failed chunk is left out.
+
+    Raises StageError if the items do not account for every chunk, or a val or test recording has none.
+    """
+    lost = sorted(set(chunks["chunk_id"]) ^ set(items["chunk_id"]))
+    if lost:
+        raise StageError(
+            f"evaluate: chunk {lost[0]} is not among what the detector searched, or no longer a chunk ({len(lost)} "
+            "such chunks); run external again."
+        )
+    whole = items.groupby("recording_id")["status"].agg(lambda s: bool((s == "ok").all()))
+    sample_rates = recordings.set_index("recording_id")["sample_rate"]
+    found = []
+    for fold, rows in splits.groupby("fold"):
+        sides = recordings_by_side(rows, sample_rates)
+        wanted = sides[sides["split"] != "train"]
+        unsearched = sorted(set(wanted["recording_id"]) - set(whole.index))
+        if unsearched:
+            raise StageError(f"evaluate: the detector never searched {unsearched[0]}; run external again.")
+        part, leaky = rows["part"].iloc[0], bool(rows["leaky"].any())
+        searched = wanted[wanted["recording_id"].map(whole)].assign(part=part).reset_index(drop=True)
+        spans = {split: side_spans(rows, sample_rates, split) for split in ("val", "test")}
+        found.append(FoldSides(int(fold), searched, spans, leaky, leaky or not pd.isna(part)))
+    return found
+
+
+def evaluate_external(
+    selections: pd.DataFrame,
+    folds: Sequence[FoldSides],
+    annotations: pd.DataFrame,
+    *,
+    classes: Sequence[str],
+    settings: EvaluationSettings,
+    gap_s: float | None,
+    model: str,
+) -> Evaluation:
+    """Choose a threshold per fold and label on validation recordings, and judge the fold's val and test recordings.
+
+    `selections` are those of otus.external.join_chunks. As for networks (otus.evaluation.model), the threshold of a
+    fold comes from the validation recordings of all folds, each once, less every recording of a group that the fold
+    tests; from its own alone where the dataset variant is leaky or a fold tests all of a site. It is the middle of the
+    plateau of F1. Raises StageError if no validation recording was searched.
+    """
+    unknown = unknown_spans(annotations)
+    decoding = DecodingPoint(0.0, 1.0, gap_s or 0.0, 0.0, 0.0)  # everything that the detector reports
+    parts = []
+    chosen: dict[int, dict[str, ChosenPoint]] = {}
+    for label in classes:
+        calls = annotations[annotations["label"] == label]
+        found = selections[selections["label"] == label]
+        for fold in folds:
+            evidence = _validation(fold, folds, found, calls, unknown, settings.iou[0])
+            point = chosen.setdefault(fold.fold, {})[label] = _choose(*evidence, decoding, settings)
+            own = _with_ids(found, f"{model}_f{fold.fold}_{label}_")
+            for split in ("val", "test"):
+                keys = {"model": model, "layer": LAYER, "fold": fold.fold, "split": split, "label": label}
+                judged = _on_side(own, calls, fold, split, unknown)
+                parts.append(_judge(judged, point, settings, keys | {"leaky": fold.leaky}))
+    return Evaluation(
+        table("selections", pd.concat([p[0] for p in parts], ignore_index=True)),
+        table("matches", pd.concat([p[1] for p in parts], ignore_index=True)),
+        pd.concat([p[2] for p in parts], ignore_index=True),
+        chosen,
+    )
+
+
+def _validation(
+    fold: FoldSides,
+    folds: Sequence[FoldSides],
+    found: pd.DataFrame,
+    calls: pd.DataFrame,
+    unknown: Mapping[str, Spans],
+    iou: float,
+) -> tuple[Reals, Mask, int]:
+    """Peak and hit of every selection that counts on validation, and the number of calls there."""
+    tested = set(fold.recordings.loc[fold.recordings["split"] == "test", "group"])
+    spans: dict[str, Spans] = {}
+    for one in [fold] if fold.alone else folds:
+        own = one.recordings[one.recordings["split"] == "val"]
+        if not fold.alone:
+            own = own[~own["group"].isin(tested)]
+        spans |= {str(recording_id): one.spans["val"][recording_id] for recording_id in own["recording_id"]}
+    if not spans:
+        raise StageError("evaluate: no validation recording was searched; see the failed items of external.")
+    rows_of = dict(list(found.groupby("recording_id")))
+    calls_of = dict(list(calls[rows_inside(calls, spans)].groupby("recording_id")))
+    peaks, hits, n_calls = [np.zeros(0)], [np.zeros(0, dtype=bool)], 0
+    for recording_id, side in sorted(spans.items()):
+        own_calls = _intervals(calls_of.get(recording_id, calls.iloc[:0]))
+        segments = _segments(rows_of.get(recording_id, found.iloc[:0]))
+        peak, hit = judge_on_side(segments, own_calls, side, unknown.get(recording_id, NOWHERE), iou)
+        peaks.append(peak)
+        hits.append(hit)
+        n_calls += len(own_calls)
+    return np.concatenate(peaks), np.concatenate(hits), n_calls
+
+
+def _choose(peak: Reals, hit: Mask, n_calls: int, decoding: DecodingPoint, settings: EvaluationSettings) -> ChosenPoint:
+    """The threshold with its curve, and the calibration; 0.5 where no call or no selection is there to choose by."""
+    calibration = fit_calibration(peak, hit, settings.calibration)
+    points = curve(peak, hit)
+    if n_calls == 0 or len(points.threshold) == 0:
+        return ChosenPoint(0.5, decoding, 0.0, 0.0, n_calls, calibration, ThresholdCurve())
+    f1 = points.f1(n_calls)
+    first, last = plateau(f1, int(np.argmax(f1)), n_calls)
+    below = points.threshold[last + 1] if last + 1 < len(f1) else points.threshold[last] - _BELOW
+    middle = float((points.threshold[first] + below) / 2)
+    return ChosenPoint(
+        threshold=min(float(1.0 / (1.0 + np.exp(-middle))), float(np.nextafter(1.0, 0.0))),
+        decoding=decoding,
+        val_f1=float(f1.max()),
+        val_average_precision=average_precision(points, n_calls),
+        n_calls=n_calls,
+        calibration=calibration,
+        curve=thinned_curve(points, n_calls, middle),
+    )
+
+
+def _with_ids(found: pd.DataFrame, prefix: str) -> pd.DataFrame:
+    number = found.groupby("recording_id").cumcount().astype(str).str.zfill(5)
+    names = prefix + found["recording_id"].astype(str) + "_s" + number
+    return found.drop(columns="label").assign(rank=found["peak_score"].astype(float), selection_id=names)
+
+
+def _on_side(
+    found: pd.DataFrame, calls: pd.DataFrame, fold: FoldSides, split: str, unknown: Mapping[str, Spans]
+) -> Judged:
+    """What of the selections and calls lies on one side, and the recordings there."""
+    here = fold.recordings[fold.recordings["split"] == split]
+    spans = {recording_id: fold.spans[split][recording_id] for recording_id in here["recording_id"]}
+    own = found[rows_inside(found, spans)].reset_index(drop=True)
+    return Judged(own, calls[rows_inside(calls, spans)], here, unknown)
+
+
+def _judge(
+    everything: Judged, point: ChosenPoint, settings: EvaluationSettings, keys: Mapping[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Selections, matches and counts of one fold, split and label."""
+    threshold = logit(point.threshold)
+    thresholds = {"selected": threshold, **{f"{t:.2f}": logit(t) for t in settings.thresholds}}
+    counts, matches, rows = [], [], []
+    for iou in settings.iou:
+        settled, hits = settle(everything, iou)
+        found = settled.selections
+        selected = found["rank"] >= threshold
+        part = count_per_recording(settled, hits, thresholds, "selected").assign(**keys, iou=iou)
+        counts.append(part.assign(threshold=1.0 / (1.0 + np.exp(-part["threshold"].to_numpy(dtype=float)))))
+        above = replace(settled, selections=found[selected])
+        matches.append(matched_pairs(above, iou).assign(**keys, iou_threshold=iou))
+        rows.append(found.drop(columns="rank").assign(**keys, selected=selected, hit=hits))
+    probability = calibrated(point.calibration, rows[0]["peak_score"].to_numpy(dtype=float))
+    named = rows[0].assign(operating_point=point.decoding.name(), probability=probability)
+    return named, pd.concat(matches, ignore_index=True), pd.concat(counts, ignore_index=True)
+
+
+def _intervals(rows: pd.DataFrame) -> Intervals:
+    return Intervals(rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float))
+
+
+def _segments(rows: pd.DataFrame) -> Segments:
+    return Segments(*(rows[name].to_numpy(dtype=float) for name in ("start_s", "end_s", "score", "peak_score")))
