@@ -70,6 +70,7 @@ PRINTS = {
     "otus check": "config: ok",
     "otus doctor": "Snakemake",
     "otus plan": "Wall time",
+    "otus jobs": "train_model",
     "otus failures": "rerun  ",
     "otus rerun": "take_inventory",
     "otus resume": "take_inventory",
@@ -241,9 +242,9 @@ def test_a_documented_command_runs(page, line, home, request):
     folder = home.elsewhere if "~/otus/" in line else home.clone
     if command in ("otus failures", "otus rerun", "otus resume"):
         folder = request.getfixturevalue("failed")
-    elif command in ("otus metrics", "otus export-onnx"):
+    elif command in ("otus metrics", "otus export-onnx", "otus jobs"):
         folder = request.getfixturevalue("finished")[0].folder
-        line = line.replace(".venv/bin/", "")
+        line = line.replace(".venv/bin/", "").replace("results/owls", "results")
     elif command == "otus init":
         (home.clone / "config" / f"{Path(arguments[0]).name}.yaml").unlink(missing_ok=True)
     for name in set(re.findall(r"config/(owls|FOLDER)\.yaml", line)):

@@ -39,6 +39,7 @@ class Journal:
 
     def __init__(self, path: Path, identity: dict[str, Any], log: Callable[[str], None]) -> None:
         self._path, self._identity, self._log = path, identity, log
+        self._identity_members = _members(identity)  # written with every record, the same most of the time
         self._lock = threading.Lock()
         self._began = self._worked = time.monotonic()
         self._counts: dict[str, Any] = {"items_done": 0, "items_total": None, "items_failed": 0}
@@ -61,9 +62,9 @@ class Journal:
             self._count(event, fields)
             own = {"attempt": 1} if event.startswith("item_") else {}
             progress = self._progress(event) if event in ("heartbeat", "run_end") else {}
-            head = {"schema": SCHEMA_VERSION, "ts": _now(), "event": event}
-            record = {**head, **self._identity, **own, **progress, **fields}
-            self._append(json.dumps({key: plain for key, value in record.items() if _is_known(plain := _plain(value))}))
+            head = _members({"schema": SCHEMA_VERSION, "ts": _now(), "event": event})
+            rest = _members({**own, **progress, **fields})
+            self._append("{" + ", ".join(filter(None, (head, self._identity_members, rest))) + "}")
 
     def keep(self, **fields: Any) -> None:
         """Hold figures of the whole run back for its run_end; later ones win. Raises ValueError as write does."""
@@ -75,6 +76,7 @@ class Journal:
         """From now on records name this GPU."""
         with self._lock:
             self._identity |= {"gpu_uuid": uuid, "gpu_name": name}
+            self._identity_members = _members(self._identity)
 
     def end(self, status: str, **fields: Any) -> None:
         """Write run_end, with what was kept for it, and close the file."""
@@ -136,6 +138,11 @@ class Journal:
         if not self._complained:
             self._complained = True
             self._log(f"warning: the telemetry {self._path} cannot be written ({why}); the job goes on without it.")
+
+
+def _members(record: dict[str, Any]) -> str:
+    """The members of a JSON object without its brackets; what is None or not finite is left out."""
+    return json.dumps({key: plain for key, value in record.items() if _is_known(plain := _plain(value))})[1:-1]
 
 
 @contextlib.contextmanager
