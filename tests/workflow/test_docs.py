@@ -92,7 +92,7 @@ esac
 def test_the_readme_opens_with_set_up_and_test():
     opening = blocks("README.md", "bash")
     assert opening[0].strip().endswith("&& .venv/bin/snakemake -j2")
-    assert opening[1].strip() == ".venv/bin/pytest"
+    assert opening[1].strip() == ".venv/bin/pytest -n 2 --dist loadgroup"
 
 
 @pytest.mark.parametrize("name", ["README.md", "cluster.md"])
