@@ -34,6 +34,8 @@ rule run_external:
         targets=TARGETS,
         settings=external_settings,
         programs=external_programs,
+        # No output: it goes on over all attempts, and a job that fails leaves it too.
+        telemetry=f"{RESULTS}/telemetry/run_external/{{external}}.shard{{shard}}.jsonl",
         code=code_digest("external"),
     script:
         "../scripts/run_external.py"

@@ -31,6 +31,8 @@ evaluation = evaluate_external(
 for fold, points in evaluation.operating_points.items():
     for label, point in points.items():
         log(f"fold {fold} {label}: threshold {point.threshold:.3g}, validation F1 {point.val_f1:.3f}")
+        if point.calibration.reason:
+            log(f"fold {fold} {label}: calibration {point.calibration.method}: {point.calibration.reason}")
 write_table(out.selections, "selections", evaluation.selections)
 write_table(out.matches, "matches", evaluation.matches)
 write_table(out.counts, "counts", evaluation.counts)

@@ -12,7 +12,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from otus.atomic import replacing
-from otus.audio import AudioInfo, inspect, read_at_rate, reading_explained, resampled_length, sha256
+from otus.audio import AudioInfo, read_at_rate, reading_explained, resampled_length, sha256
 from otus.errors import DataError, MissingPartError, StageError
 from otus.tables import table
 
@@ -64,9 +64,7 @@ def write_chunk_files(
     rows: list[dict[str, Any]] = []
     began = reported = time.monotonic()
     for recording_id, own in todo.groupby("recording_id", sort=True):
-        rows += _write_recording(
-            root, str(of.at[recording_id, "path"]), of.at[recording_id, "sample_rate"], own, folder
-        )
+        rows += _write_recording(root, of.loc[recording_id], own, folder)
         if (now := time.monotonic()) - reported >= _REPORT_EVERY_S:
             reported = now
             left_s = (now - began) * (len(todo) - len(rows)) / len(rows)
@@ -80,23 +78,30 @@ def write_chunk_files(
     return table("chunk_files", rows)
 
 
-def _write_recording(root: Path, path: str, rate: int, chunks: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
+def info_of(recording: "pd.Series[Any]") -> AudioInfo:
+    """Return what the inventory says of the sound of a recording, a row of the table `recordings`."""
+    n_samples, rate, channels = (int(recording[name]) for name in ("n_samples", "sample_rate", "channels"))
+    return AudioInfo(n_samples, rate, channels, str(recording["subtype"]))
+
+
+def _write_recording(
+    root: Path, recording: "pd.Series[Any]", chunks: pd.DataFrame, folder: Path
+) -> list[dict[str, Any]]:
     """Write the chunks of one recording; return their rows."""
     rows = []
-    info: AudioInfo | None = None
+    info = info_of(recording)
     for chunk in chunks.itertuples(index=False):
         row = {
             "chunk_id": chunk.chunk_id,
             "recording_id": chunk.recording_id,
             "path": None,
-            "start_s": chunk.start_sample / rate,
-            "end_s": chunk.end_sample / rate,
+            "start_s": chunk.start_sample / info.sample_rate,
+            "end_s": chunk.end_sample / info.sample_rate,
             "error": None,
         }
         destination = folder / f"{chunk.chunk_id}.wav"
         try:
-            info = info or inspect(root / path)
-            row["offset_s"] = cut_chunk(root, path, chunk, info, destination)
+            row["offset_s"] = cut_chunk(root, str(recording["path"]), chunk, info, destination)
             row |= {"path": f"{folder.name}/{destination.name}", "sha256": sha256(destination)}
         except DataError as error:
             row["error"] = str(error)

@@ -172,7 +172,7 @@ def corpus(tmp_path, **seconds):
         rows.append(
             {
                 "recording_id": name, "path": f"{name}.wav", "n_samples": info.n_samples, "sample_rate": RATE,
-                "labelled": True, "readable": True,
+                "channels": info.channels, "subtype": info.subtype, "labelled": True, "readable": True,
             }
         )  # fmt: skip
     recordings = table("recordings", rows)
@@ -207,9 +207,17 @@ def test_a_recording_that_cannot_be_read_is_a_row_with_its_reason(tmp_path):
     assert len(rows) == len(chunks) == 4
     assert rows["error"].notna().tolist() == [True, True, True, False]
     assert rows.loc[rows["error"].notna(), ["path", "offset_s", "sha256"]].isna().all(axis=None)
-    assert "truncated" in rows["error"].iloc[2]
+    assert "b.wav: has changed since the inventory" in rows["error"].iloc[2]
     assert "1 chunks written, 3 could not be read" in said
     assert [path.name for path in (tmp_path / "shard1").iterdir()] == ["c_k00000.wav"]
+
+
+def test_a_recording_that_was_replaced_by_a_longer_one_is_not_cut_where_the_old_one_was(tmp_path):
+    recordings, chunks = corpus(tmp_path, a=3.0, b=1.0)
+    record(tmp_path / "a.wav", 4.0, seed=9)
+    rows = write_chunk_files(tmp_path, chunks, recordings, tmp_path / "shard1", progress=lambda line: None)
+    assert rows["error"].notna().tolist() == [True, True, False]
+    assert "a.wav: has changed since the inventory" in rows["error"].iloc[0]
 
 
 def test_nothing_that_can_be_read_is_a_failure_and_nothing_to_do_is_none(tmp_path):

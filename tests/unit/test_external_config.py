@@ -26,6 +26,8 @@ def test_what_is_needed_is_enough(settings):
         ({"command": ["detect", "{input}"]}, "either command has {output}, or output names the file"),
         ({"output": "x.csv"}, "either command has {output}, or output names the file"),
         ({"command": ["detect", "{input}"], "output": "a/x.csv"}, "without folders"),
+        ({"command": ["detect", "{input}"], "output": ""}, "without folders"),
+        ({"min_score": 5}, "min_score is no probability"),
         ({"hawkears": {"models": 2}}, "hawkears has no effect with runner: command"),
         ({"format": "audacity", "columns": {"label": "x"}}, "columns has no effect with format: audacity"),
         ({"format": "raven", "columns": {"start": "x"}}, "start and end of a Raven table"),

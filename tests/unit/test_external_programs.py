@@ -1,4 +1,6 @@
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from otus.external.programs import (
     filled_words,
     program_files,
     run_program,
+    start,
 )
 
 
@@ -48,6 +51,12 @@ def test_an_exit_code_comes_with_the_last_lines(tmp_path):
     assert str(caught.value) == "sh ended with exit code 3: line 4 | line 5 | line 6 | line 7 | no? model"
 
 
+def test_lines_without_a_word_are_not_worth_their_place(tmp_path):
+    with pytest.raises(ProgramError) as caught:
+        run(tmp_path, "for i in 1 2 3; do echo line $i; echo '  ^^^^'; echo ----; done; exit 1")
+    assert str(caught.value) == "sh ended with exit code 1: line 1 | line 2 | line 3"
+
+
 def test_a_signal_is_named(tmp_path):
     with pytest.raises(ProgramError, match="sh was ended by SIGKILL"):
         run(tmp_path, "kill -KILL $$")
@@ -72,6 +81,34 @@ def test_a_job_that_is_to_stop_ends_its_program(tmp_path):
         run(tmp_path, "echo $$ >pid; sleep 60", stop=lambda: (tmp_path / "pid").exists())  # noqa: PLW0108
     pid = (tmp_path / "pid").read_text().strip()
     assert not pid or waited(lambda: gone(int(pid)))
+
+
+def test_a_job_that_is_killed_leaves_no_program(tmp_path):
+    job = (
+        "import sys; from pathlib import Path; from otus.external.programs import run_program; import os\n"
+        "script = 'sleep 60 & echo $! >child.new; mv child.new child; sleep 60'\n"
+        "run_program(['sh', '-c', script], Path(sys.argv[1]), os.environ, 60.0, lambda: False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", job, str(tmp_path)])
+    assert waited((tmp_path / "child").exists)
+    process.kill()
+    process.wait()
+    assert waited(lambda: gone(int((tmp_path / "child").read_text())))
+
+
+def test_an_interruption_while_a_program_is_ended_leaves_none(tmp_path, monkeypatch):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    script = "trap '' TERM; sleep 60 & echo $! >child.new; mv child.new child; wait; wait; wait"
+    child = start(["sh", "-c", script], tmp_path, tmp_path / ".said", child_environment(1, None), talks=False)
+    assert waited((tmp_path / "child").exists)
+    monkeypatch.setattr(time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        child.end()
+    monkeypatch.undo()
+    assert child.end() == -signal.SIGKILL
+    assert waited(lambda: gone(int((tmp_path / "child").read_text())))
 
 
 @pytest.mark.parametrize("word", ["no-such-program-here", "/nowhere/at/all"])

@@ -86,6 +86,7 @@ def test_nothing_found_is_written_down(tmp_path, format_, text):
         ("json", '{"status": "no_output"}', "neither a list"),
         ("json", "[1, 2]", "neither a list"),
         ("csv", "Traceback (most recent call last):\n", "is empty"),
+        ("json", "[" * 200_000, "it is no JSON"),
         ("csv", "name,value\n1,2\n", "no column can be told"),
         ("csv", "start,end,label,score\n1,2,owl,\n", "row 2 of its output has no score"),
         ("audacity", "1\t2\towl;0.5\n3\t4\towl\n", "row 2 of its output has no score"),
@@ -138,6 +139,23 @@ def test_the_result_is_the_one_file_that_fits(tmp_path):
     (tmp_path / "b.txt").write_text("")
     with pytest.raises(ProgramError, match="2 files"):
         result_file(tmp_path, "*.txt")
+
+
+@pytest.mark.parametrize("name", ["a[1].csv", "a?.csv", "**", "a**", "*", "a*"])
+def test_only_a_star_stands_for_what_varies(tmp_path, name):
+    own = tmp_path / name.replace("*", "a1.csv")
+    (tmp_path / ".said").write_text("what the program says is not its result")
+    own.write_text("")
+    assert result_file(tmp_path, name) == own
+    if "*" not in name:
+        own.rename(tmp_path / "a1.csv")
+        with pytest.raises(ProgramError, match="wrote no"):
+            result_file(tmp_path, name)
+
+
+def test_a_folder_that_the_program_deleted_holds_no_result(tmp_path):
+    with pytest.raises(ProgramError, match="wrote no found"):
+        result_file(tmp_path / "gone", "found.csv")
 
 
 def test_labels_with_separators_come_through(tmp_path):

@@ -83,9 +83,9 @@ def test_what_reaches_beyond_the_file_is_cut_and_times_of_elsewhere_are_a_failur
     assert spans(kept(Found(63.0, 80.0, "OWL", 0.5), Found(-0.2, 12.0, "OWL", 0.5))) == [
         (56.0, 68.0, True), (119.0, 124.0, False),
     ]  # fmt: skip
-    for start in (69.0, 2500.0, -3.0):
+    for start, end in ((69.0, 70.0), (2500.0, 2600.0), (-3.0, -2.0), (10.0, 900.0)):
         with pytest.raises(ProgramError, match="but the sound file is 68 s long"):
-            kept(Found(start, start + 1.0, "OWL", 0.5))
+            kept(Found(start, end, "OWL", 0.5))
 
 
 def test_labels_are_mapped_and_others_counted():

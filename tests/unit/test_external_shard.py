@@ -16,6 +16,7 @@ from otus.external.journal import Entry, Journal
 from otus.external.shard import run_shard
 from otus.stopping import StoppedError
 from otus.tables import table
+from otus.telemetry.events import NO_JOURNAL
 
 RATE = 8000
 SECONDS = 20
@@ -60,7 +61,7 @@ class Corpus:
         )
         self.said = []
 
-    def run(self, script, stop=lambda: False, chunks=None, programs=None, **settings):
+    def run(self, script, stop=lambda: False, chunks=None, programs=None, telemetry=NO_JOURNAL, **settings):
         """Run a detector: shell code that gets the sound file as $1, its output as $2 and this folder as $3."""
         command = ["sh", "-c", script, "sh", "{input}", "{output}", str(self.folder)]
         return run_shard(
@@ -74,6 +75,7 @@ class Corpus:
             journal=self.folder / "resume" / "shard1.jsonl",
             stop=stop,
             progress=self.said.append,
+            telemetry=telemetry,
         )
 
     def runs(self):
@@ -142,7 +144,7 @@ def test_too_many_failures_stop_the_job_with_the_first_reason(corpus):
     ("script", "reason"),
     [
         ("exit 0", "it wrote no found.csv, although it ended without an error"),
-        (': >"$2"', "its output is empty: not even a header"),
+        (': >"$2"', r"its output cannot be used \(is empty: not even a header\)"),
         ("sleep 60", r"sh was stopped after 0.3 s \(timeout_s\)"),
         (r'printf "start,end,label,score\n3,4,OWL,7\n" >"$2"', "the score 7 is no probability"),
         (r'printf "start,end,label,score\n3000,4000,OWL,0.7\n" >"$2"', "times are to be in seconds from its start"),
@@ -151,6 +153,65 @@ def test_too_many_failures_stop_the_job_with_the_first_reason(corpus):
 def test_an_exit_code_of_zero_is_no_result(corpus, script, reason):
     with pytest.raises(StageError, match=f"failed on 1 of 1 chunks.*{reason}"):
         corpus.run(script, chunks=corpus.chunks[:1], timeout_s=0.3 if "sleep" in script else 60.0)
+
+
+def many(corpus):
+    """Each chunk four times, under other names."""
+    return pd.concat([corpus.chunks.assign(chunk_id=corpus.chunks["chunk_id"] + f"_{i}") for i in range(4)])
+
+
+def test_a_detector_that_never_works_is_given_up(corpus):
+    with pytest.raises(StageError) as caught:
+        corpus.run(NOTE + "echo no licence; exit 2", chunks=many(corpus), max_failed_fraction=0.3)
+    assert str(caught.value) == (
+        "external: toy failed on each of the first 5 of 16 chunks and was given up; "
+        "the first (r0_k00000_0): sh ended with exit code 2: no licence"
+    )
+    assert len(corpus.runs()) == 5
+    assert corpus.said[0] == "r0_k00000_0 failed: sh ended with exit code 2: no licence"
+    with pytest.raises(StageError, match="failed on each of the first 5"):
+        corpus.run(NOTE + "echo no licence; exit 2", chunks=many(corpus))
+    assert "resuming after 0 of 16 chunks; 5 failed before" in corpus.said
+
+
+@pytest.mark.parametrize(
+    ("script", "allowed"),
+    [("exit 2", 1.0), ('case "$1" in *r1_k00001_3*) echo start,end,label,score >"$2";; *) exit 2;; esac', 0.95)],
+)
+def test_a_detector_that_may_fail_so_often_goes_on(corpus, script, allowed):
+    result = corpus.run(NOTE + script, chunks=many(corpus), max_failed_fraction=allowed)
+    assert len(corpus.runs()) == len(result.items) == 16
+
+
+def test_one_that_has_worked_goes_on_over_failures(corpus):
+    script = NOTE + 'case "$1" in *r0_k00000_0*) echo start,end,label,score >"$2";; *) exit 2;; esac'
+    with pytest.raises(StageError, match="failed on 15 of 16 chunks"):
+        corpus.run(script, chunks=many(corpus))
+    assert len(corpus.runs()) == 16
+
+
+def test_recordings_that_cannot_be_read_are_no_fault_of_the_detector(corpus):
+    (corpus.root / "a, b.wav").unlink()
+    with pytest.raises(StageError, match="failed on 8 of 16 chunks"):
+        corpus.run(NOTHING, chunks=many(corpus))
+    assert len(corpus.runs()) == 8
+
+
+def test_what_happens_is_in_the_telemetry(corpus):
+    events = []
+
+    class Recorder:
+        def write(self, event, **fields):
+            NO_JOURNAL.write(event, **fields)
+            events.append((event, fields))
+
+    corpus.run(SECOND_FAILS, max_failed_fraction=0.25, telemetry=Recorder())
+    assert events[0] == ("plan", {"items_total": 4, "items_done": 0, "audio_s": 40.0})
+    ends = [fields for event, fields in events if event == "item_end"]
+    assert [fields["item_id"] for fields in ends] == corpus.chunks["chunk_id"].tolist()
+    assert [fields["status"] for fields in ends] == ["ok", "failed", "ok", "ok"]
+    assert [fields["audio_s"] for fields in ends] == [10.0, 0.0, 10.0, 10.0]
+    assert ends[1]["error_tail"] == "sh ended with exit code 9: no memory"
 
 
 def test_a_recording_that_vanished_is_a_failed_item(corpus):

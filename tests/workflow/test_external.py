@@ -1,12 +1,14 @@
 """A detector of others as a model of the workflow: a program of a few lines (toy_detector.py), run for real."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from otus.tables import read_table
+from otus.telemetry.jobs import summarise_jobs
 from tests.workflow.conftest import DEMO, SMALL, Workflow
 
 TOY = Path(__file__).with_name("toy_detector.py")
@@ -77,6 +79,8 @@ def test_its_selections_are_judged_like_those_of_a_network(judged):
     forest = read_table(results / "forest" / "grouped-toy" / "counts.parquet", "counts")
     assert set(forest["layer"]) == {"external+rf"}
     assert not (results / "models").exists(), "nothing was trained for it"
+    jobs = summarise_jobs(results, datetime.now(UTC)).set_index("rule").loc[["run_external"]]
+    assert set(jobs["status"]) == {"ok"} and jobs["items_ok"].sum() == len(chunks)
     assert not (results / "external" / "toy" / "resume" / "shard1.jsonl").exists()
 
 

@@ -101,6 +101,8 @@ class ExternalSettings(Settings):
     def _settings_fit_the_runner(self) -> "ExternalSettings":
         if self.high_hz is not None and self.high_hz <= self.low_hz:
             raise ValueError("high_hz is not above low_hz")
+        if self.scores == "probability" and self.min_score is not None and not 0.0 <= self.min_score <= 1.0:
+            raise ValueError("min_score is no probability; take one between 0 and 1, or set scores: number")
         if self.runner == "command":
             self._check_command()
         else:
@@ -115,7 +117,7 @@ class ExternalSettings(Settings):
             raise ValueError("command: {input} (the sound file) is missing")
         if ("{output}" in used) == (self.output is not None):
             raise ValueError("either command has {output}, or output names the file that the program writes")
-        if self.output is not None and "/" in self.output:
+        if self.output is not None and ("/" in self.output or self.output in ("", ".", "..")):
             raise ValueError("output is the name of a file in {folder}, without folders")
         if self.hawkears != HawkEarsSettings():
             raise ValueError("hawkears has no effect with runner: command; drop it")

@@ -4,22 +4,20 @@ It was not trained here, so its selections are the same in every fold. What it w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from otus.config import EvaluationSettings
 from otus.errors import StageError
-from otus.evaluation.calibration import Mask, Reals, calibrated, fit_calibration
-from otus.evaluation.model import Evaluation
+from otus.evaluation.calibration import Mask, Reals, fit_calibration
+from otus.evaluation.model import Evaluation, judge_split, on_side
 from otus.evaluation.operating import plateau, thinned_curve
-from otus.evaluation.tally import Judged, count_per_recording, matched_pairs, settle
 from otus.evaluation.thresholds import ChosenPoint, ThresholdCurve
 from otus.matching import Intervals
 from otus.metrics import average_precision, curve
-from otus.selections import DecodingPoint, Segments, logit
+from otus.selections import DecodingPoint, Segments
 from otus.sides import NOWHERE, Spans, judge_on_side, recordings_by_side, rows_inside, side_spans, unknown_spans
 from otus.tables import table
 
@@ -102,8 +100,8 @@ def evaluate_external(
             own = _with_ids(found, f"{model}_f{fold.fold}_{label}_")
             for split in ("val", "test"):
                 keys = {"model": model, "layer": LAYER, "fold": fold.fold, "split": split, "label": label}
-                judged = _on_side(own, calls, fold, split, unknown)
-                parts.append(_judge(judged, point, settings, keys | {"leaky": fold.leaky}))
+                judged = on_side(own, calls, fold.recordings, fold.spans, split, unknown)
+                parts.append(judge_split(judged, {}, point, settings, keys | {"leaky": fold.leaky}))
     return Evaluation(
         table("selections", pd.concat([p[0] for p in parts], ignore_index=True)),
         table("matches", pd.concat([p[1] for p in parts], ignore_index=True)),
@@ -168,37 +166,6 @@ def _with_ids(found: pd.DataFrame, prefix: str) -> pd.DataFrame:
     number = found.groupby("recording_id").cumcount().astype(str).str.zfill(5)
     names = prefix + found["recording_id"].astype(str) + "_s" + number
     return found.drop(columns="label").assign(rank=found["peak_score"].astype(float), selection_id=names)
-
-
-def _on_side(
-    found: pd.DataFrame, calls: pd.DataFrame, fold: FoldSides, split: str, unknown: Mapping[str, Spans]
-) -> Judged:
-    """What of the selections and calls lies on one side, and the recordings there."""
-    here = fold.recordings[fold.recordings["split"] == split]
-    spans = {recording_id: fold.spans[split][recording_id] for recording_id in here["recording_id"]}
-    own = found[rows_inside(found, spans)].reset_index(drop=True)
-    return Judged(own, calls[rows_inside(calls, spans)], here, unknown)
-
-
-def _judge(
-    everything: Judged, point: ChosenPoint, settings: EvaluationSettings, keys: Mapping[str, Any]
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Selections, matches and counts of one fold, split and label."""
-    threshold = logit(point.threshold)
-    thresholds = {"selected": threshold, **{f"{t:.2f}": logit(t) for t in settings.thresholds}}
-    counts, matches, rows = [], [], []
-    for iou in settings.iou:
-        settled, hits = settle(everything, iou)
-        found = settled.selections
-        selected = found["rank"] >= threshold
-        part = count_per_recording(settled, hits, thresholds, "selected").assign(**keys, iou=iou)
-        counts.append(part.assign(threshold=1.0 / (1.0 + np.exp(-part["threshold"].to_numpy(dtype=float)))))
-        above = replace(settled, selections=found[selected])
-        matches.append(matched_pairs(above, iou).assign(**keys, iou_threshold=iou))
-        rows.append(found.drop(columns="rank").assign(**keys, selected=selected, hit=hits))
-    probability = calibrated(point.calibration, rows[0]["peak_score"].to_numpy(dtype=float))
-    named = rows[0].assign(operating_point=point.decoding.name(), probability=probability)
-    return named, pd.concat(matches, ignore_index=True), pd.concat(counts, ignore_index=True)
 
 
 def _intervals(rows: pd.DataFrame) -> Intervals:

@@ -71,9 +71,11 @@ def evaluate_model(
             found = _decode_all(fold, target, len(classes), point.decoding, f"{model}_f{fold.fold}_{label}_")
             fixed = _decode_at_fixed(fold, target, len(classes), point.decoding, settings.thresholds)
             for split in ("val", "test"):
-                everything = _on_side(found, calls, fold, split, unknown)
-                others = {t: _on_side(rows, calls, fold, split, unknown) for t, rows in fixed.items()}
-                parts.append(_judge_split(everything, others, point, settings, keys | {"split": split}))
+                everything = on_side(found, calls, fold.recordings, fold.spans, split, unknown)
+                others = {
+                    t: on_side(rows, calls, fold.recordings, fold.spans, split, unknown) for t, rows in fixed.items()
+                }
+                parts.append(judge_split(everything, others, point, settings, keys | {"split": split}))
     return Evaluation(
         table("selections", pd.concat([p[0] for p in parts], ignore_index=True)),
         table("matches", pd.concat([p[1] for p in parts], ignore_index=True)),
@@ -151,17 +153,25 @@ def _decode_at_fixed(
     return {t: _decode_all(fold, target, n_classes, replace(point, off_threshold=t), "") for t in thresholds}
 
 
-def _on_side(
-    found: pd.DataFrame, calls: pd.DataFrame, fold: FoldScores, split: str, unknown: Mapping[str, Spans]
+def on_side(
+    found: pd.DataFrame,
+    calls: pd.DataFrame,
+    recordings: pd.DataFrame,
+    spans: Mapping[str, Mapping[str, Spans]],
+    split: str,
+    unknown: Mapping[str, Spans],
 ) -> Judged:
-    """What of the segments and calls lies on one side, and the recordings there."""
-    here = fold.recordings[fold.recordings["split"] == split]
-    spans = {recording_id: fold.spans[split][recording_id] for recording_id in here["recording_id"]}
-    own = found[rows_inside(found, spans)].reset_index(drop=True)
-    return Judged(own, calls[rows_inside(calls, spans)], here, unknown)
+    """Return what of the segments and calls lies on one side, and the recordings there.
+
+    `recordings`, of both sides, and `spans` are those of a fold (otus.evaluation.folds.FoldScores).
+    """
+    here = recordings[recordings["split"] == split]
+    own_spans = {recording_id: spans[split][recording_id] for recording_id in here["recording_id"]}
+    own = found[rows_inside(found, own_spans)].reset_index(drop=True)
+    return Judged(own, calls[rows_inside(calls, own_spans)], here, unknown)
 
 
-def _judge_split(
+def judge_split(
     everything: Judged,
     others: Mapping[float, Judged],
     point: ChosenPoint,
@@ -170,7 +180,8 @@ def _judge_split(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Judge the segments of one split and label at the chosen threshold and at the fixed ones.
 
-    `others` holds the segments at fixed thresholds that another decoding found; the rest are of `everything`.
+    Returns their selections, matches and counts, with the columns `keys`. `others` holds the segments at fixed
+    thresholds that another decoding found; the rest are of `everything`.
     """
     threshold = logit(point.threshold)
     thresholds = {"selected": threshold, **{_name(t): logit(t) for t in settings.thresholds if t not in others}}

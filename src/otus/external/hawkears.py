@@ -52,7 +52,7 @@ class HawkEarsRunner:
             self._say(child, b"go\n")
             answer = self._answer(child)
             Path(place).unlink(missing_ok=True)
-        except (ProgramError, InterruptedProgramError):
+        except (ProgramError, InterruptedProgramError, OSError):
             self.close()
             raise
         if "failed" in answer:

@@ -27,6 +27,9 @@ _ENVIRONMENT_VARIABLES = ("PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DE
 #: Between looks at a program that runs; between the request to end and the end by force.
 _POLL_S, _GRACE_S = 0.02, 3.0
 
+#: Ends the group whose number it is told, unless the job says that it is over before the job itself ends.
+_GUARD = 'read -r group && { read -r over || kill -s KILL -- "-$group"; }'
+
 #: How much of what a program says is kept.
 _LAST_LINES, _LAST_BYTES = 5, 4096
 
@@ -93,6 +96,13 @@ def start(words: Sequence[str], folder: Path, said: Path, variables: Mapping[str
     A program that talks is written to and read from through its standard input and output. Raises MissingPartError if
     there is no such program or it may not be run.
     """
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", _GUARD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     with said.open("ab") as log:
         try:
             process = subprocess.Popen(
@@ -105,18 +115,37 @@ def start(words: Sequence[str], folder: Path, said: Path, variables: Mapping[str
                 stderr=log,
             )
         except OSError as error:
+            _tell(guard, b"", last=True)
             reason = f"{error.strerror or error}".lower()
             raise MissingPartError(
                 f"external: {words[0]} cannot be started ({reason}); install it, or correct command or environment."
             ) from error
-    return Child(process)
+    _tell(guard, b"%d\n" % process.pid, last=False)
+    return Child(process, guard)
+
+
+def _tell(guard: "subprocess.Popen[bytes]", line: bytes, *, last: bool) -> None:
+    """Say something to a guard, and let it end if that was all; one that has ended hears nothing."""
+    assert guard.stdin is not None
+    if guard.stdin.closed:
+        return
+    with contextlib.suppress(OSError):  # somebody has ended it
+        guard.stdin.write(line)
+        guard.stdin.flush()
+    if last:
+        with contextlib.suppress(OSError):
+            guard.stdin.close()
+        guard.wait()
 
 
 class Child:
-    """A process that leads a group of its own, so that whatever it starts ends with it."""
+    """A process that leads a group of its own, so that whatever it starts ends with it.
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self.process = process
+    `guard` ends the group if the job is killed and can no longer do so.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]", guard: "subprocess.Popen[bytes]") -> None:
+        self.process, self._guard = process, guard
 
     def ended(self) -> bool:
         """Return whether the program has ended; its number is still its own then."""
@@ -143,12 +172,16 @@ class Child:
     def end(self) -> int:
         """End the whole group, by force if need be, and return the exit status (negative: the number of a signal)."""
         if self.process.returncode is None:
-            if not self.ended():
-                self._signal(signal.SIGTERM)
-                until = time.monotonic() + _GRACE_S
-                while not self.ended() and time.monotonic() < until:
-                    time.sleep(_POLL_S)
-            self._signal(signal.SIGKILL)  # before the leader is reaped: until then no other group can have its number
+            try:
+                if not self.ended():
+                    self._signal(signal.SIGTERM)
+                    until = time.monotonic() + _GRACE_S
+                    while not self.ended() and time.monotonic() < until:
+                        time.sleep(_POLL_S)
+            finally:  # also after a second Ctrl-C
+                # Before the leader is reaped: until then no other group can have its number.
+                self._signal(signal.SIGKILL)
+                _tell(self._guard, b"over\n", last=True)
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -167,7 +200,7 @@ def run_program(
 
     Raises ProgramError, with the last lines that it said, if it fails or takes longer than `timeout_s`;
     InterruptedProgramError if `stop` says yes meanwhile; MissingPartError if it cannot be started. Nothing that it
-    started outlives it.
+    started outlives it, or this process, except what has moved to a session of its own.
     """
     said = folder / ".said"
     child = start(words, folder, said, variables, talks=False)
@@ -192,7 +225,7 @@ def last_words(said: Path) -> str:
     except OSError:
         return ""
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    kept = " | ".join([line for line in lines if line][-_LAST_LINES:])
+    kept = " | ".join([line for line in lines if any(map(str.isalnum, line))][-_LAST_LINES:])
     return "".join([": ", *(c if c.isprintable() else "?" for c in kept)]) if kept else ""
 
 

@@ -55,7 +55,9 @@ class Found:
 
 def result_file(folder: Path, name: str) -> Path:
     """Return the one file in `folder` that fits `name`, which may hold *; ProgramError if there is none, or several."""
-    found = sorted(path for path in folder.glob(name) if path.is_file())
+    fits = re.compile(r"(?!\.)" * name.startswith("*") + ".*".join(map(re.escape, name.split("*"))), re.DOTALL)
+    there = folder.iterdir() if folder.is_dir() else ()  # the program may have deleted it
+    found = sorted(path for path in there if fits.fullmatch(path.name) and path.is_file())
     if not found:
         raise ProgramError(f"it wrote no {name}, although it ended without an error")
     if len(found) > 1:
@@ -79,8 +81,9 @@ def read_result(path: Path, settings: ExternalSettings, only_label: str | None) 
         raise ProgramError(f"its output cannot be read ({str(error).removeprefix(f'{path}: ').rstrip('.')})") from error
     if rows.problems:
         problem = rows.problems[0]
-        where = f"row {problem.row} of its output" if problem.row is not None else "its output"
-        raise ProgramError(f"{where} {problem.reason}")
+        if problem.row is None:
+            raise ProgramError(f"its output cannot be used ({problem.reason})")
+        raise ProgramError(f"row {problem.row} of its output {problem.reason}")
     account = _ACCOUNTS.get(settings.format)
     if account and not rows.rows and not (path.parent / account).exists():
         raise ProgramError(f"its output has no row, and {account}, which a sound run leaves beside it, is missing")
@@ -157,7 +160,7 @@ def _json_as_table(text: str) -> str:
     """The list of objects in a JSON text as CSV; empty text for an empty list."""
     try:
         value: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"it is no JSON: {error}") from error
     if isinstance(value, dict):
         value = next((value[name] for name in _LIST_KEYS if name in value), None)

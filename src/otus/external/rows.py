@@ -14,6 +14,9 @@ _CLAMP = 1e-6
 #: Times may lie so far outside the sound file (s), by rounding.
 _SLACK_S = 0.5
 
+#: The last window of a detector may reach so far beyond the end of the sound file (s); what does so is cut.
+_OVERHANG_S = 60.0
+
 #: The score of what a detector reports without one.
 _SURE = 1.0
 
@@ -69,10 +72,10 @@ def selections_of_chunk(
     rows, dropped = [], dict[str, int]()
     length_s = times.file_end_s - times.file_start_s
     for one in found:
-        if one.start_s < -_SLACK_S or one.start_s > length_s + _SLACK_S:
+        if not -_SLACK_S <= one.start_s <= length_s + _SLACK_S or one.end_s > length_s + _OVERHANG_S:
             raise ProgramError(
-                f"a selection begins at {one.start_s:g} s, but the sound file is {length_s:g} s long; times are to be "
-                "in seconds from its start"
+                f"a selection lasts from {one.start_s:g} to {one.end_s:g} s, but the sound file is {length_s:g} s "
+                "long; times are to be in seconds from its start"
             )
         if one.label not in labels:
             dropped[one.label] = dropped.get(one.label, 0) + 1

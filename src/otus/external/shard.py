@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from otus.audio import AudioInfo
-from otus.chunkfiles import cut_chunk
+from otus.chunkfiles import cut_chunk, info_of
 from otus.config import ExternalSettings
 from otus.errors import DataError, StageError
 from otus.external.command import CommandRunner
@@ -25,9 +24,18 @@ from otus.external.rows import ChunkTimes, Kept, numbered, selections_of_chunk
 from otus.provenance import code_digest
 from otus.stopping import StoppedError
 from otus.tables import table
+from otus.telemetry.events import NO_JOURNAL, Recorder
 
 #: Failures of one chunk, which must not stop the others.
 _ITEM_ERRORS = (DataError, ProgramError, OSError)
+
+#: Failures that are told in the log; the items have them all.
+_TOLD = 5
+
+#: A detector that fails on so many chunks and works on none is given up: it may take its time limit for each.
+_HOPELESS = 5
+
+_REPORT_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,13 @@ def run_shard(
     journal: Path,
     stop: Callable[[], bool],
     progress: Callable[[str], None],
+    telemetry: Recorder = NO_JOURNAL,
 ) -> ExternalResult:
     """Run the detector `name` on the sound files of all `chunks` and return what it found, one item per chunk.
 
     A chunk that cannot be cut out, or on which the detector fails, becomes a failed item with its reason while the
     others go on. Raises StageError if more than `settings.max_failed_fraction` of them failed, or the detector cannot
-    work at all.
+    work at all: it says so, or fails on the first five and so many may not fail.
 
     What is finished stands in the file `journal`, which the caller deletes once he has written the tables; `programs`
     says what the detector consists of. `stop` is asked all along; if it says yes, StoppedError is raised. Another call
@@ -79,12 +88,16 @@ def run_shard(
     done = {chunk_id for chunk_id, entry in written.entries.items() if entry.item["status"] == "ok"}
     missing = todo[~todo["chunk_id"].isin(done)]
     if written.entries:
-        progress(f"resuming after {len(done)} of {len(todo)} chunks")
+        failed = len(written.entries) - len(done)
+        progress(f"resuming after {len(done)} of {len(todo)} chunks" + f"; {failed} failed before" * bool(failed))
+    planned_s = sum(_duration_s(facts, chunk) for chunk in todo.itertuples(index=False))
+    telemetry.write("plan", items_total=len(todo), items_done=len(done), audio_s=planned_s)
     if len(missing):
         with tempfile.TemporaryDirectory(prefix="otus-external-", ignore_cleanup_errors=True) as folder:
             runner = _runner(settings, targets, Path(folder), stop)
+            job = _Job(root, facts, name, settings, targets, runner, Path(folder), len(todo))
             try:
-                _run(_Job(root, facts, settings, targets, runner, Path(folder)), missing, written, stop, progress)
+                _run(job, missing, written, stop=stop, progress=progress, telemetry=telemetry)
             finally:
                 runner.close()
     entries = [written.entries[chunk_id] for chunk_id in todo["chunk_id"]]
@@ -103,10 +116,12 @@ def run_shard(
 class _Job:
     root: Path
     facts: pd.DataFrame
+    name: str
     settings: ExternalSettings
     targets: Sequence[str]
     runner: Runner
     folder: Path
+    n_chunks: int
 
 
 def _runner(settings: ExternalSettings, targets: Sequence[str], folder: Path, stop: Callable[[], bool]) -> Runner:
@@ -120,14 +135,19 @@ def _run(
     job: _Job,
     missing: pd.DataFrame,
     written: Journal,
+    *,
     stop: Callable[[], bool],
     progress: Callable[[str], None],
+    telemetry: Recorder,
 ) -> None:
     """Run the detector on the chunks that are missing, and write down what comes of each at once."""
-    began, audio_s = time.monotonic(), 0.0
+    began = reported = time.monotonic()
+    audio_s = 0.0
+    failed: list[dict[str, Any]] = []
     for number, chunk in enumerate(missing.itertuples(index=False), start=1):
         earlier = written.entries.get(chunk.chunk_id)
         attempt = 1 + (int(earlier.item["attempt"]) if earlier else 0)
+        telemetry.write("item_start", item_id=chunk.chunk_id, attempt=attempt)
         try:
             if stop():
                 raise InterruptedProgramError("the job was asked to stop")
@@ -135,10 +155,52 @@ def _run(
         except InterruptedProgramError:
             raise StoppedError(f"{number - 1} of {len(missing)} chunks", written.path) from None
         written.add(entry)
+        _tell(telemetry, entry)
         audio_s += entry.item["audio_s"]
-        if number % max(1, len(missing) // 10) == 0 or number == len(missing):
-            pace = audio_s / max(time.monotonic() - began, 1e-9)
-            progress(f"{number} of {len(missing)} chunks, {audio_s / 3600:.2f} h searched at {pace:.0f} x real time")
+        if entry.item["status"] == "failed":
+            failed.append(entry.item)
+            if len(failed) <= _TOLD:
+                progress(f"{chunk.chunk_id} failed: {entry.item['error']}")
+            _refuse_the_hopeless(job, failed, written)
+        now = time.monotonic()
+        if number % max(1, len(missing) // 10) == 0 or number == len(missing) or now - reported > _REPORT_EVERY_S:
+            reported, spent_s = now, max(now - began, 1e-9)
+            left_min = spent_s / number * (len(missing) - number) / 60
+            progress(
+                f"{number} of {len(missing)} chunks, {len(failed)} failed, {audio_s / 3600:.2f} h searched at "
+                f"{audio_s / spent_s:.0f} x real time, about {left_min:.0f} min left"
+            )
+
+
+def _tell(telemetry: Recorder, entry: Entry) -> None:
+    item = entry.item
+    telemetry.write(
+        "item_end",
+        item_id=item["chunk_id"],
+        **{name: item[name] for name in ("status", "attempt", "wall_s", "audio_s", "error_class")},
+        error_tail=item["error"],
+        n_detections=len(entry.rows),
+    )
+
+
+def _refuse_the_hopeless(job: _Job, failed: Sequence[Mapping[str, Any]], written: Journal) -> None:
+    """Raise StageError if the program has failed some times and never worked, and so many failures are too many."""
+    alike = all(item["error_class"] == ProgramError.__name__ for item in failed)
+    worked = any(entry.item["status"] == "ok" for entry in written.entries.values())
+    if (
+        len(failed) >= _HOPELESS
+        and alike
+        and not worked
+        and len(failed) > job.settings.max_failed_fraction * job.n_chunks
+    ):
+        raise StageError(
+            f"external: {job.name} failed on each of the first {len(failed)} of {job.n_chunks} chunks and was given "
+            f"up; the first ({failed[0]['chunk_id']}): {failed[0]['error']}"
+        )
+
+
+def _duration_s(facts: pd.DataFrame, chunk: Any) -> float:
+    return float((chunk.end_sample - chunk.start_sample) / int(facts.at[chunk.recording_id, "sample_rate"]))
 
 
 def _of_chunk(job: _Job, chunk: Any, attempt: int) -> Entry:
@@ -151,16 +213,15 @@ def _of_chunk(job: _Job, chunk: Any, attempt: int) -> Entry:
     except _ITEM_ERRORS as error:
         item |= {"status": "failed", "error_class": type(error).__name__, "error": str(error)}
         return Entry(item | {"wall_s": time.monotonic() - began, "audio_s": 0.0}, [], {})
-    rate = int(job.facts.loc[chunk.recording_id, "sample_rate"])
-    item |= {"wall_s": time.monotonic() - began, "audio_s": (chunk.end_sample - chunk.start_sample) / rate}
+    item |= {"wall_s": time.monotonic() - began, "audio_s": _duration_s(job.facts, chunk)}
     return Entry(item, numbered(kept.rows, chunk.chunk_id, chunk.recording_id), kept.dropped)
 
 
 def _found_in_chunk(job: _Job, chunk: Any) -> Kept:
     """Cut the sound file, run the detector on it in a fresh folder, and carry its times back to the recording."""
     fact = job.facts.loc[chunk.recording_id]
-    rate = int(fact["sample_rate"])
-    info = AudioInfo(int(fact["n_samples"]), rate, int(fact["channels"]), str(fact["subtype"]))
+    info = info_of(fact)
+    rate = info.sample_rate
     sound = job.folder / f"{chunk.chunk_id}.wav"
     offset_s = cut_chunk(job.root, str(fact["path"]), chunk, info, sound, sample_rate=job.settings.sample_rate)
     own = Path(tempfile.mkdtemp(prefix="chunk-", dir=job.folder))
