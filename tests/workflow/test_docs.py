@@ -42,6 +42,7 @@ ELSEWHERE = {
 }
 FAULTS, DISK = "tests/slurm/test_faults.py", "tests/workflow/test_disk.py"
 COMMANDS_OF_SLURM, INFERENCE = "tests/unit/test_slurm_commands.py", "tests/unit/test_inference.py"
+SHARD = "tests/unit/test_shard_faults.py"
 #: Rows of the table of failures, and the test that shows what they say.
 FAILURES = {
     "time limit": f"{FAULTS}::a_training_at_its_time_limit_saves_and_goes_on",
@@ -61,6 +62,11 @@ FAILURES = {
     "read-only folder": f"{DISK}::test_a_disk_that_may_not_be_written_to_is_named",
     "a corrupt recording": "tests/slurm/test_whole_run.py::test_the_corrupt_recording_is_in_quarantine",
     "a recording that breaks during the run": f"{INFERENCE}::test_too_many_failures_fail_the_job_and_leave_no_scores",
+    "a network drive stumbles while a recording is read": (
+        f"{SHARD}::test_an_error_that_passes_is_tried_again_with_growing_pauses"
+    ),
+    "no memory for what is scored at once": f"{SHARD}::test_memory_that_runs_out_halves_what_is_scored_and_says_so",
+    "killed in the middle of a prediction": f"{SHARD}::test_twenty_kills_at_random_moments_lose_and_double_nothing",
     "one model fails": f"{FAULTS}::one_failing_model_among_three",
     "settings or code changed meanwhile": f"{FAULTS}::a_killed_driver",
 }
