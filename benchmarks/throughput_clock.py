@@ -15,6 +15,7 @@ from otus.scores import ScoreWriter
 _CALLS: tuple[tuple[Any, str, str], ...] = (
     (AudioFile, "__init__", "decode"),
     (AudioFile, "read_at_rate", "decode"),
+    (AudioFile, "__exit__", "decode"),
     (Scorer, "profile", "spectrogram"),
     (Scorer, "features", "spectrogram"),
     (windowed, "window_inputs", "spectrogram"),

@@ -47,6 +47,7 @@ rule predict_shard:
         root=ROOT,
         folds=FOLDS,
         prediction=CFG.prediction.model_dump(mode="json"),
+        batch_cache=f"{RESULTS}/cache/batch.json",  # what every GPU was found to score at once
         # No output: it goes on over all attempts, and a job that fails leaves it too.
         telemetry=f"{RESULTS}/telemetry/predict_shard/{{dataset}}-{{training}}.shard{{shard}}.jsonl",
         code=code_digest("inference", "models"),

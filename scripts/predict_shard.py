@@ -33,7 +33,14 @@ with open_journal(
     models = []
     for i, fold in enumerate(params.folds):
         network, card = load_model(Path(files.weights[i]), Path(files.cards[i]), device)
-        scorer = Scorer(network, card, device, precision=settings.precision, batch=settings.batch)
+        scorer = Scorer(
+            network,
+            card,
+            device,
+            precision=settings.precision,
+            batch=settings.batch,
+            batch_cache=Path(params.batch_cache),
+        )
         log(f"fold {fold}: {scorer.about}")
         own, scores = splits[splits["fold"] == fold], Path(out.scores[i])
         models.append(

@@ -14,6 +14,9 @@ from otus.models import FrameNetwork
 #: more than stay in its cache. Where they do not fit it is half of them, and so on, down to the fewest.
 _MOST_FRAMES, _CPU_FRAMES, _FEWEST_FRAMES = 8192, 1024, 256
 
+#: What torch says where the processor's memory does not suffice, and cuBLAS, cuFFT and cuDNN where the GPU's does not.
+_NO_MEMORY = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED")
+
 
 @dataclass(frozen=True)
 class FrameRange:
@@ -85,7 +88,7 @@ def frames_to_read(network: FrameNetwork, frames: FrameRange, n_frames: int) -> 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether this is how torch says that the memory of the GPU or of the processor does not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _NO_MEMORY)
 
 
 def _seen(network: FrameNetwork, frames: FrameRange, n_frames: int) -> FrameRange:

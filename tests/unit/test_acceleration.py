@@ -144,8 +144,11 @@ def test_the_batch_is_doubled_until_memory_runs_out_or_nothing_is_gained():
 def test_what_is_no_lack_of_memory_is_not_hidden():
     with pytest.raises(RuntimeError, match="launch failure"):
         fastest_batch(Gpu(100, 1.0, error=RuntimeError("CUDA error: unspecified launch failure")).seconds)
-    with pytest.raises(torch.OutOfMemoryError):
-        fastest_batch(Gpu(memory=10).seconds)
+
+
+def test_a_gpu_that_others_fill_is_no_reason_to_give_up_before_scoring():
+    full = Gpu(memory=10)
+    assert fastest_batch(full.seconds) == 64 and full.tried == [64]
 
 
 def test_a_batch_is_found_once(tmp_path):

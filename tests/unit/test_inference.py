@@ -435,6 +435,6 @@ def test_a_network_of_windows_goes_through_the_same_job(monkeypatch, tmp_path):
         both = predict_shard(tmp_path, chunks, recordings, [windows, shard_model(out / "f.parquet")], **usual)
         assert all(set(result.items["status"]) == {"ok"} for result in both)
         found[name] = [read_scores([out / f"{kind}.parquet"], only={"a"})[0]["a"] for kind in "wf"]
-    for whole, parts in zip(*found.values(), strict=True):
-        np.testing.assert_array_equal(whole, parts)
+    for whole, cut_up in zip(*found.values(), strict=True):
+        np.testing.assert_array_equal(whole, cut_up)
     assert (found["whole"][0] == NO_WINDOW).any() and (found["whole"][0] > NO_WINDOW).any()

@@ -1,5 +1,6 @@
 """A prediction job and everything that can happen to it: killed, full disk, files that vanish, errors that pass."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from otus.chunks import make_chunks
 from otus.config import ChunkSettings, DenseResnetSettings
 from otus.errors import DataError, MissingPartError, StageError
 from otus.frontend import Frontend
-from otus.inference import ShardModel, parts, predict_shard, reading, steps
+from otus.inference import ShardModel, parts, predict_shard, reading, shard, steps
 from otus.inference.reading import Request, read_ahead
 from otus.inference.scorer import Scorer
 from otus.models import build_network
@@ -330,7 +332,7 @@ def test_reading_ahead_is_bounded_and_leaves_no_thread(corpus, tmp_path, monkeyp
             yield [Request(root / f"r{i % 6}.wav", info, ((RATE, 0, 1000),))]
 
     before = threading.active_count()
-    answers = read_ahead(requests(), readers=2, retries=0)
+    answers = read_ahead(requests(), readers=2, retries=0, pinned=False)
     next(answers)
     assert len(asked) == 2 * reading._AHEAD + 1
     answers.close()
@@ -341,15 +343,15 @@ def test_reading_ahead_is_bounded_and_leaves_no_thread(corpus, tmp_path, monkeyp
 
 
 def test_a_score_that_is_not_finite_is_an_error_of_its_item_alone(corpus, tmp_path, monkeypatch):
-    real = Scorer.score
+    real = Scorer._frame_scores
 
-    def score(self, stretch, frames, info, profile, features=None):
-        found = real(self, stretch, frames, info, profile, features)
+    def scores(self, frontend, features, frames, info):
+        found = real(self, frontend, features, frames, info)
         if self.card.fold == 1 and frames.start == 50:
             found[0, 3] = np.nan
         return found
 
-    monkeypatch.setattr(Scorer, "score", score)
+    monkeypatch.setattr(Scorer, "_frame_scores", scores)
     models = [make_model(tmp_path, 1), make_model(tmp_path, 2)]
     one, two = predict(corpus, models, allowed=0.5)
     failed = one.items[one.items["status"] == "failed"]
@@ -381,6 +383,99 @@ def test_memory_that_runs_out_halves_what_is_scored_and_says_so(corpus, tmp_path
     monkeypatch.undo()
     predict(corpus, [usual], chunk_s=100.0)
     assert less.scores_path.read_bytes() == usual.scores_path.read_bytes()
+
+
+def test_what_did_not_fit_is_let_go_before_the_halves_are_scored(corpus, tmp_path, monkeypatch):
+    real, first = Scorer.features, []
+
+    def features(self, stretch, frames, info, profile):
+        if not first:
+            large = torch.zeros(10)
+            first.append(weakref.ref(large))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        assert first[0]() is None
+        return real(self, stretch, frames, info, profile)
+
+    monkeypatch.setattr(Scorer, "features", features)
+    (result,) = predict(make_corpus(tmp_path, count=1, seconds=5.0), [make_model(tmp_path)], chunk_s=100.0)
+    assert result.items["status"].tolist() == ["ok"] and first[0]() is None
+
+
+def test_networks_with_other_contexts_see_each_their_own_frames(tmp_path):
+    # All frames are made of the whole recording's samples, so these tell nobody which frames there are.
+    corpus = make_corpus(tmp_path, count=1, seconds=0.2)
+    models = [make_model(tmp_path, fold, n_fft=4096) for fold in (1, 2)]
+    models[1].scorer._network.context_frames += 3
+    root, recordings = corpus
+    chunks = make_chunks(recordings, ChunkSettings(chunk_s=0.08))
+    usual = {"max_failed_fraction": 0.0, "readers": 1, "retries": 0, "stop": never, "progress": lambda line: None}
+    found = []
+    for several in (models, models[:1], models[1:]):
+        predict_shard(root, chunks, recordings, several, **usual)
+        found.append([model.scores_path.read_bytes() for model in several])
+    assert found[0] == found[1] + found[2]
+
+
+# Memory that a GPU copies from
+
+
+def test_samples_for_a_gpu_are_pinned_by_the_readers(corpus, monkeypatch):
+    root, _ = corpus
+    request = Request(root / "r0.wav", inspect(root / "r0.wav"), ((RATE, 0, 1000),))
+    threads, real = [], torch.Tensor.clone
+
+    def pin_memory(self):
+        threads.append(threading.current_thread().name)
+        return real(self)
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    for pinned in (False, True):
+        ((answer,),) = read_ahead([[request]], readers=1, retries=0, pinned=pinned)
+        assert isinstance(answer.stretches[0].samples, torch.Tensor) == pinned
+        np.testing.assert_array_equal(answer.stretches[0].samples, AudioFile(request.path).read(0, 1000))
+    assert len(threads) == 1 and threads[0].startswith("reader-0")
+
+
+def test_where_no_memory_is_pinned_samples_are_read_all_the_same(corpus, monkeypatch):
+    root, _ = corpus
+    request = Request(root / "r0.wav", inspect(root / "r0.wav"), ((RATE, 0, 1000),))
+
+    def pin_memory(self):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    ((answer,),) = read_ahead([[request]], readers=1, retries=0, pinned=True)
+    assert answer.error is None and len(answer.stretches[0].samples) == 1000
+
+
+def test_samples_go_to_the_device_while_other_work_goes_on(corpus, tmp_path, monkeypatch):
+    real, copies = torch.Tensor.to, []
+
+    def to(self, *args, **named):
+        if self.dim() == 1 and len(self) >= RATE:  # sound, not a window or medians
+            copies.append((args, named))
+        return real(self, *args, **named)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    predict(corpus, [make_model(tmp_path)], chunk_s=100.0)
+    assert copies == [((torch.device("cpu"),), {"non_blocking": True})] * 6
+
+
+@pytest.mark.parametrize("kinds", [["cpu"], ["cpu", "cuda"]])
+def test_memory_is_pinned_if_a_model_is_on_a_gpu(corpus, tmp_path, monkeypatch, kinds):
+    models, asked = [make_model(tmp_path, fold) for fold in range(len(kinds))], []
+
+    def read(wanted, *, pinned, **usual):
+        asked.append(pinned)
+        for model in models:  # which score on the CPU all the same
+            model.scorer.device = torch.device("cpu")
+        return read_ahead(wanted, pinned=False, **usual)
+
+    for model, kind in zip(models, kinds, strict=True):
+        model.scorer.device = torch.device(kind)
+    monkeypatch.setattr(shard, "read_ahead", read)
+    predict(corpus, models)
+    assert asked == ["cuda" in kinds]
 
 
 def test_a_smaller_batch_of_the_scorer_is_noted(corpus, tmp_path, monkeypatch):
@@ -451,6 +546,16 @@ def test_frames_must_add_up_to_the_chunks(corpus, tmp_path, monkeypatch):
     with pytest.raises(StageError, match="the scores of chunk r0_k00000 are not those of its 50 frames"):
         predict(corpus, [make_model(tmp_path)])
     assert not list(tmp_path.glob("*.scores.parquet"))
+
+
+@pytest.mark.parametrize(("allowed", "refused"), [(0.4, True), (0.5, False)])
+def test_chunks_that_are_skipped_make_no_room_for_failures(corpus, tmp_path, allowed, refused):
+    root, _ = corpus
+    (root / "r0.wav").unlink()
+    model = make_model(tmp_path, skip={"r2", "r3", "r4", "r5"})  # leaves r0, which fails, and r1
+    with pytest.raises(StageError, match="3 of 6 chunks failed") if refused else contextlib.nullcontext():
+        predict(corpus, [model], allowed=allowed)
+    assert model.scores_path.exists() != refused
 
 
 def test_too_many_failures_of_one_fold_publish_no_fold(corpus, tmp_path):

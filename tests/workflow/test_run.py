@@ -35,7 +35,10 @@ def test_the_outputs_have_their_names(results):
     expected |= {f"datasets/grouped/{n}" for n in (*names, "files/dataset.html", "files/statistics.json")}
     lists = ("train.csv", "val.csv", "test.csv", "variant_index.json")
     expected |= {f"datasets/grouped/files/fold{k}/{n}" for k in range(1, 5) for n in lists}
-    expected |= {"chunks/chunks.parquet", "chunks/chunks.csv", "report.html", "curves.parquet"}
+    expected |= {"chunks/chunks.parquet", "chunks/chunks.csv", "chunks/shards.json", "report.html", "curves.parquet"}
+    trainings, shards = (f"train_model/{MODEL}.fold{k}" for k in range(1, 5)), (1, 2)
+    jobs = [*trainings, *(f"predict_shard/{MODEL}.shard{shard}" for shard in shards)]
+    expected |= {f"telemetry/{job}.jsonl" for job in jobs}
     expected |= {
         f"{t}.{s}" for t in ("metrics", "metrics_per_recording", "matches", "reliability") for s in ("parquet", "csv")
     }

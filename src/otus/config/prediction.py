@@ -64,4 +64,6 @@ class PredictionSettings(Settings):
     retries: int = Field(
         2, ge=0, description="How often a chunk is tried again after an error that may pass (disk, network drive)."
     )
-    max_failed_fraction: Fraction = Field(0.0, description="Share of chunks that may fail before the job fails.")
+    max_failed_fraction: Fraction = Field(
+        0.0, description="Share of the chunks that a network has to score that may fail before the job fails."
+    )

@@ -9,26 +9,26 @@ from otus.dense import is_out_of_memory
 
 #: Tried from the least to the most, each twice the one before, as long as a window gets faster by so much.
 _LEAST, _MOST, _GAIN = 64, 4096, 1.05
+_BATCHES = [_LEAST * 2**i for i in range((_MOST // _LEAST).bit_length())]
 
 
 def fastest_batch(seconds: Callable[[int], float]) -> int:
     """Return the number of windows to score at once; `seconds` tries a number and says how long that took.
 
-    It is doubled until memory runs out or a window gets no faster. Raises what `seconds` raises, except if it runs
-    out of memory with more than the fewest.
+    It is doubled until memory runs out or a window gets no faster. Where not even the fewest fit, as on a GPU that
+    others fill, it is the fewest all the same: whoever scores takes less if he must. Raises what else `seconds` raises.
     """
-    best = _LEAST
-    pace = best / seconds(best)
-    while 2 * best <= _MOST:
+    best, pace = _LEAST, 0.0
+    for batch in _BATCHES:
         try:
-            faster = 2 * best / seconds(2 * best)
+            faster = batch / seconds(batch)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             break
         if faster < _GAIN * pace:
             break
-        best, pace = 2 * best, faster
+        best, pace = batch, faster
     return best
 
 

@@ -140,11 +140,12 @@ class ShardParts:
         Raises StageError if a part is not what was written, or if scores of a chunk are missing or another's.
         """
         wanted = [(chunk, *self._place(chunk)) for chunk in chunks if chunk.n_frames]
-        for scores, in_file in itertools.groupby(wanted, key=lambda entry: entry[1]):
+        for scores in dict.fromkeys(scores for _, scores, *_ in wanted):
             if sha256(scores) != self._sha256[scores]:
                 raise StageError(
                     f"{scores}: altered meanwhile; see that no other job scores the same shard, and start again."
                 )
+        for scores, in_file in itertools.groupby(wanted, key=lambda entry: entry[1]):
             with ScoreRows(scores) as rows:
                 for chunk, _, first_row, n_rows in in_file:
                     writer.write(*_stretch(rows, scores, chunk, first_row, n_rows))

@@ -9,7 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from otus.audio import AudioFile, AudioInfo, is_decoded_from_its_beginning
+import torch
+
+from otus.audio import AudioFile, AudioInfo, Samples, is_decoded_from_its_beginning
 from otus.errors import DataError
 from otus.inference.scorer import Stretch
 
@@ -61,16 +63,18 @@ def read_ahead(
     *,
     readers: int,
     retries: int,
+    pinned: bool,
     pause: Callable[[float], object] | None = None,
 ) -> Generator[list[Answer]]:
     """Yield the answers to each list of requests, in their order, read by `readers` threads ahead of whoever asks.
 
     An error that may pass (of the disk or the network) is met by up to `retries` further attempts after 1 s, 2 s, 4 s
     and so on, through `pause`; a file that is missing or damaged is not tried again. Memory is bounded by the two lists
-    for each reader that are read ahead. No thread is left when the iterator has ended or was closed.
+    for each reader that are read ahead; with `pinned` samples lie where a GPU copies them from while it computes. No
+    thread is left when the iterator has ended or was closed.
     """
     closing = threading.Event()
-    lanes = [_Lane(retries, pause or closing.wait, closing, number) for number in range(readers)]
+    lanes = [_Lane(retries, pause or closing.wait, closing, number, pinned=pinned) for number in range(readers)]
     waiting: deque[Future[list[Answer]]] = deque()
     try:
         for number, several in enumerate(requests):
@@ -97,8 +101,10 @@ def _lane_for(lanes: list["_Lane"], number: int, requests: Sequence[Request]) ->
 class _Lane:
     """One reader: a thread, and the file that it has open."""
 
-    def __init__(self, retries: int, pause: Callable[[float], object], closing: threading.Event, number: int) -> None:
-        self._retries, self._pause, self._closing = retries, pause, closing
+    def __init__(
+        self, retries: int, pause: Callable[[float], object], closing: threading.Event, number: int, *, pinned: bool
+    ) -> None:
+        self._retries, self._pause, self._closing, self._pinned = retries, pause, closing, pinned
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"reader-{number}")
         self._path: Path | None = None
         self._file: AudioFile | None = None
@@ -134,7 +140,8 @@ class _Lane:
         if not request.stretches:
             return ()
         file = self._opened(request)
-        return tuple(Stretch(file.read_at_rate(a, b, rate), a, rate) for rate, a, b in request.stretches)
+        read = [(file.read_at_rate(a, b, rate), a, rate) for rate, a, b in request.stretches]
+        return tuple(Stretch(_pinned(s) if self._pinned else s, a, rate) for s, a, rate in read)
 
     def _opened(self, request: Request) -> AudioFile:
         if self._file is None or self._path != request.path:
@@ -154,3 +161,11 @@ class _Lane:
         if file is not None:
             with contextlib.suppress(OSError):
                 file.__exit__()
+
+
+def _pinned(samples: Samples) -> torch.Tensor:
+    """Samples in memory that a GPU copies from by itself; if the system grants none, or the GPU failed, as they are."""
+    try:
+        return torch.from_numpy(samples).pin_memory()
+    except RuntimeError:  # what the GPU does next tells whether it failed
+        return torch.from_numpy(samples)

@@ -48,9 +48,9 @@ class Stretch:
 class Scorer:
     """One model of a prediction job: a network with its card, made ready for a device.
 
-    `about` says in words how it computes; `numerics` is what its scores depend on besides the model and the sound.
-    `batch` windows are scored at once; it falls where memory runs out. On a CPU scores are the same to the last bit
-    however a recording is cut.
+    `device` is where it computes, `about` says in words how; `numerics` is what its scores depend on besides the model
+    and the sound. `batch` windows are scored at once; it falls where memory runs out. On a CPU scores are the same to
+    the last bit however a recording is cut.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Scorer:
         """Make a copy of the network ready; on a GPU without `batch` try some, or take what `batch_cache` knows."""
         self.card, self.classes, self.frontend = card, card.classes, card.frontend
         self.sample_rate = card.frontend.sample_rate
-        self._device = device
+        self.device = device
         self._dtype = chosen_precision(network, device, precision, imported=card.imported is not None)
         self._network = accelerated(network, device, self._dtype)
         self._whole: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -80,14 +80,20 @@ class Scorer:
         """Return the frames that a chunk owns: samples [start, end), counted at the recording's own rate."""
         return frames_of_chunk(start_sample, end_sample, info, self.frontend)
 
+    def sees(self, frames: FrameRange, info: AudioInfo) -> FrameRange:
+        """Return the frames of the recording, or its windows, that scores of `frames` are made of."""
+        if isinstance(self.frontend, WindowFrontend):
+            return windows_of_frames(frames, info, self.frontend)
+        return frames_to_read(self._dense, frames, self.frontend.n_frames(info))
+
     def reads(self, frames: FrameRange, info: AudioInfo) -> tuple[int, int]:
         """Return the samples [start, end), at `sample_rate`, that scores of frames are made of; all in the recording.
 
         For a network with band medians those are needed besides, see `profile_reads`.
         """
+        seen = self.sees(frames, info)
         if isinstance(self.frontend, WindowFrontend):
-            return samples_of_windows(windows_of_frames(frames, info, self.frontend), info, self.frontend)
-        seen = frames_to_read(self._dense, frames, self.frontend.n_frames(info))
+            return samples_of_windows(seen, info, self.frontend)
         return self._within(samples_of_frames(self.frontend, seen.start, seen.end), info)
 
     def profile_reads(self, info: AudioInfo) -> list[tuple[int, int]]:
@@ -112,18 +118,18 @@ class Scorer:
     def features(self, stretch: Stretch, frames: FrameRange, info: AudioInfo, profile: torch.Tensor) -> torch.Tensor:
         """Return the network's input (bands, frames) for all that scores of `frames` depend on, on the device.
 
-        Networks with equal `frontend` and equal `reads` may share it. A windowed network makes its input batch by
-        batch: shape (0,).
+        Networks with equal `frontend` that see the same frames (`sees`) may share it. A windowed network makes its
+        input batch by batch: shape (0,).
         """
         frontend = self.frontend
         if isinstance(frontend, WindowFrontend):
             return torch.zeros(0)
-        seen = frames_to_read(self._dense, frames, frontend.n_frames(info))
+        seen = self.sees(frames, info)
         with torch.inference_mode():
             if self._whole is not None and self._whole[0] is profile:  # all of a short recording is known already
                 return relative_log_power(self._whole[1][:, seen.start : seen.end], profile)
             samples = self._samples(stretch, *samples_of_frames(frontend, seen.start, seen.end), info)
-            return network_input(samples, frontend, seen.start, profile.to(self._device))
+            return network_input(samples, frontend, seen.start, profile.to(self.device))
 
     def score(
         self,
@@ -152,13 +158,12 @@ class Scorer:
     def _frame_scores(
         self, frontend: Frontend, features: torch.Tensor, frames: FrameRange, info: AudioInfo
     ) -> NDArray[np.float32]:
-        n_frames = frontend.n_frames(info)
-        first = frames_to_read(self._dense, frames, n_frames).start
+        first = self.sees(frames, info).start
         return score_stretch(
             self._dense,
             lambda a, b: features[:, a - first : b - first],
             frames,
-            n_frames=n_frames,
+            n_frames=frontend.n_frames(info),
             outside=frontend.outside,
             at_once=_FRAMES_FOR_A_WINDOW * self.batch,
             on_less=lambda at_once: self._lower(at_once // _FRAMES_FOR_A_WINDOW),
@@ -195,7 +200,8 @@ class Scorer:
         have = stretch.start, stretch.start + len(stretch.samples)
         if stretch.rate != self.sample_rate or first < have[0] or last > have[1]:
             raise ValueError(f"samples {first} to {last} at {self.sample_rate} Hz are not in the stretch {have}")
-        samples = torch.as_tensor(stretch.samples[first - stretch.start : last - stretch.start]).to(self._device)
+        own = torch.as_tensor(stretch.samples[first - stretch.start : last - stretch.start])
+        samples = own.to(self.device, non_blocking=True)  # while this goes on, if the memory is pinned
         return torch.nn.functional.pad(samples, (first - start, end - last))
 
     def _within(self, bounds: tuple[int, int], info: AudioInfo) -> tuple[int, int]:
@@ -228,17 +234,17 @@ class Scorer:
         """The device and all that the size of a network depends on."""
         card = self.card
         facts = card.architecture, card.members, sorted(card.network.items()), card.frontend, self._precision
-        return f"{torch.cuda.get_device_name(self._device)} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+        return f"{torch.cuda.get_device_name(self.device)} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 
     def _seconds(self, batch: int) -> float:
         """How long a GPU takes for so many windows."""
         inputs = self._example(batch)
         with torch.inference_mode():
             for _ in range(2):  # the first time choices are made and memory is taken
-                torch.cuda.synchronize(self._device)
+                torch.cuda.synchronize(self.device)
                 began = time.perf_counter()
                 self._network(inputs)
-                torch.cuda.synchronize(self._device)
+                torch.cuda.synchronize(self.device)
         return time.perf_counter() - began
 
     def _example(self, batch: int) -> torch.Tensor:
@@ -246,9 +252,9 @@ class Scorer:
         frontend, network = self.frontend, self._network
         if isinstance(frontend, WindowFrontend):
             length = frontend.window_samples + (batch - 1) * frontend.hop_samples
-            return window_inputs(torch.zeros(length, device=self._device), frontend).to(self._dtype)
+            return window_inputs(torch.zeros(length, device=self.device), frontend).to(self._dtype)
         assert isinstance(network, FrameNetwork)
         frames, context = piece_frames(network, _FRAMES_FOR_A_WINDOW * batch), network.context_frames
         block = network.block_frames or frames
         shape = frames // block, frontend.bands, block + 2 * context
-        return torch.zeros(shape, device=self._device, dtype=self._dtype)
+        return torch.zeros(shape, device=self.device, dtype=self._dtype)

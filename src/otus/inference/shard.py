@@ -73,8 +73,8 @@ def predict_shard(
     Every chunk is decoded once for all models, by `readers` threads ahead of the networks. A recording that a model was
     trained on becomes items with status skipped; a chunk that cannot be read or scored becomes a failed item with its
     reason while the others go on. Reading errors that may pass are met by `retries` further attempts, with a `pause`
-    before each. Raises StageError if more than `max_failed_fraction` of the chunks of a model failed, or if items or
-    frames do not add up to the chunks; nothing is left at any `scores_path` then.
+    before each. Raises StageError if more than `max_failed_fraction` of the chunks that a model had to score failed, or
+    if items or frames do not add up to the chunks; nothing is left at any `scores_path` then.
 
     `stop` is asked after every chunk; if it says yes, StoppedError is raised. Another call with the same models,
     chunks, recordings and device scores only what is missing or failed, and ends with the same scores files. `attempt`
@@ -90,10 +90,13 @@ def predict_shard(
             parts = ShardParts(model.resume_folder, digest, card.classes, card.frontend.hop_s)
             parts.take_over(progress)
             every_parts.append(opened.enter_context(parts))
+        pinned = any(model.scorer.device.type == "cuda" for model in models)
         _Work(models, every_parts, sources, journal).do(
-            manifest, read=lambda wanted: read_ahead(wanted, readers=readers, retries=retries, pause=pause),
-            stop=stop, progress=progress,
-        )  # fmt: skip
+            manifest,
+            read=lambda wanted: read_ahead(wanted, readers=readers, retries=retries, pinned=pinned, pause=pause),
+            stop=stop,
+            progress=progress,
+        )
     results = []
     for model, parts in zip(models, every_parts, strict=True):
         items = _items(manifest, model, parts)
@@ -328,10 +331,11 @@ def _items(manifest: Sequence[Any], model: ShardModel, parts: ShardParts) -> lis
 
 
 def _refuse_too_many_failures(items: list[dict[str, Any]], allowed: float, name: str) -> None:
-    failed = [i for i in items if i["status"] == "failed"]
-    if len(failed) > allowed * len(items):
+    tried = [i for i in items if i["status"] != "skipped"]
+    failed = [i for i in tried if i["status"] == "failed"]
+    if len(failed) > allowed * len(tried):
         raise StageError(
-            f"predict: {len(failed)} of {len(items)} chunks failed with {name}, more than "
+            f"predict: {len(failed)} of {len(tried)} chunks failed with {name}, more than "
             f"prediction.max_failed_fraction {allowed:g} allows; the first: {failed[0]['error']}"
         )
 

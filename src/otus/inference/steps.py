@@ -41,14 +41,16 @@ class Task:
 class Heard:
     """A recording at hand: what the inventory says of it, and what is known of its sound.
 
-    `stretches` are those that the band medians are taken from; `failed` is the answer that brought none.
+    `profile_reads` are the stretches that the band medians are taken from, as the front end of that number counts them,
+    `stretches` the same as they were read; `failed` is the answer that brought none. `profiles` has the medians.
     """
 
     path: Path
     info: AudioInfo
+    profile_reads: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     stretches: tuple[Stretch, ...] = ()
     failed: Answer | None = None
-    profiles: dict[Any, torch.Tensor] = field(default_factory=dict)
+    profiles: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,9 @@ def units(
 ) -> Iterator[list[Step]]:
     """Yield the steps of all tasks, in their order, by what is read together. Chunks of a recording are neighbours."""
     unit: list[Step] = []
-    samples = 0
+    samples, fronts = 0, front_ends(scorers)
     for recording_id, own in itertools.groupby(tasks, key=lambda task: str(task.chunk.recording_id)):
-        for step in _steps(list(own), scorers, Heard(*recordings[recording_id])):
+        for step in _steps(list(own), scorers, fronts, Heard(*recordings[recording_id])):
             unit.append(step)
             samples += sum(b - a for request in step.requests for _, a, b in request.stretches)
             if samples >= _UNIT_SAMPLES or len(unit) >= _UNIT_STEPS:
@@ -84,12 +86,18 @@ def units(
         yield unit
 
 
-def _steps(tasks: list[Task], scorers: Sequence[Scorer], heard: Heard) -> Iterator[Step]:
+def front_ends(scorers: Sequence[Scorer]) -> list[int]:
+    """Return the number of each model's front end; those with equal ones have the same."""
+    known: dict[Any, int] = {}
+    return [known.setdefault(scorer.frontend, len(known)) for scorer in scorers]
+
+
+def _steps(tasks: list[Task], scorers: Sequence[Scorer], fronts: list[int], heard: Heard) -> Iterator[Step]:
     """The steps of the chunks of one recording."""
-    used = sorted({number for task in tasks for number in task.models})
+    used = {fronts[number]: scorers[number] for task in tasks for number in task.models}
     info = heard.info
-    fronts = {scorers[n].frontend: scorers[n] for n in used}
-    profile = sorted({(s.sample_rate, a, b) for s in fronts.values() for a, b in s.profile_reads(info)})
+    heard.profile_reads.update({front: scorer.profile_reads(info) for front, scorer in used.items()})
+    profile = sorted({(used[f].sample_rate, a, b) for f, reads in heard.profile_reads.items() for a, b in reads})
     begins = bool(profile)
     for task in tasks:
         start, end = int(task.chunk.start_sample), int(task.chunk.end_sample)
@@ -122,9 +130,9 @@ class Scoring:
     """The models of a job at work on one piece after another; those with the same front end share the spectrogram."""
 
     def __init__(self, scorers: Sequence[Scorer], journal: Recorder) -> None:
-        self._scorers, self._journal = scorers, journal
+        self._scorers, self._fronts, self._journal = scorers, front_ends(scorers), journal
         self._step: Step | None = None
-        self._features: dict[tuple[Any, tuple[int, int]], torch.Tensor] = {}
+        self._features: dict[tuple[int, int, int], torch.Tensor] = {}
 
     def logits(self, number: int, step: Step, stretches: Sequence[Stretch]) -> Logits:
         """Return the logits (2 * classes, frames) of a model for a step, from the stretches that were read for it.
@@ -132,36 +140,30 @@ class Scoring:
         Raises FloatingPointError if a score is not finite, StageError if the memory does not suffice for the fewest
         frames or a score is missing.
         """
-        scorer, heard, frames = self._scorers[number], step.heard, step.frames[number]
+        scorer, front, heard, frames = self._scorers[number], self._fronts[number], step.heard, step.frames[number]
         shape = 2 * len(scorer.classes), len(frames)
         if not len(frames):
             return np.zeros(shape, dtype=np.float32)
         if step is not self._step:
             self._step, self._features = step, {}
         near = [*heard.stretches, *stretches]
-        if scorer.frontend not in heard.profiles:
-            parts = [_covering(near, scorer.sample_rate, a, b) for a, b in scorer.profile_reads(heard.info)]
-            heard.profiles[scorer.frontend] = scorer.profile(parts, heard.info) if parts else _NO_MEDIANS
+        if front not in heard.profiles:
+            parts = [_covering(near, scorer.sample_rate, a, b) for a, b in heard.profile_reads[front]]
+            heard.profiles[front] = scorer.profile(parts, heard.info) if parts else _NO_MEDIANS
         stretch = _covering(near, scorer.sample_rate, *step.reads[number])
-        found = self._scored(scorer, stretch, frames, heard, step.reads[number])
+        found = self._scored(number, stretch, frames, heard)
         if found.shape != shape:
             raise StageError(
                 f"{heard.path}: scores of {found.shape[1]} frames instead of {shape[1]}; report this error."
             )
-        if not np.isfinite(found).all():
-            raise FloatingPointError(f"{heard.path}: the network gave scores that are not finite.")
         return found
 
-    def _scored(
-        self, scorer: Scorer, stretch: Stretch, frames: FrameRange, heard: Heard, bounds: tuple[int, int]
-    ) -> Logits:
+    def _scored(self, number: int, stretch: Stretch, frames: FrameRange, heard: Heard) -> Logits:
         """Score frames; where the memory does not suffice for their spectrogram, one half after the other."""
-        profile, batch = heard.profiles[scorer.frontend], scorer.batch
+        scorer = self._scorers[number]
+        batch = scorer.batch
         try:
-            key = scorer.frontend, bounds
-            if key not in self._features:
-                self._features[key] = scorer.features(stretch, frames, heard.info, profile)
-            found = scorer.score(stretch, frames, heard.info, profile, self._features[key])
+            found = self._at_once(number, stretch, frames, heard)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -170,17 +172,26 @@ class Scoring:
                     f"memory ran out at the spectrogram of {len(frames)} frames, and it cannot be fewer at a time; "
                     "take a device with more memory."
                 ) from error
-            self._features.clear()
-            torch.cuda.empty_cache()
-            self._journal.write("oom_backoff", batch_size=scorer.batch)
-            middle = (frames.start + frames.end) // 2
-            halves = FrameRange(frames.start, middle), FrameRange(middle, frames.end)
-            reads = [scorer.reads(half, heard.info) for half in halves]
-            scored = [self._scored(scorer, stretch, h, heard, r) for h, r in zip(halves, reads, strict=True)]
-            return np.concatenate(scored, axis=1)
-        if scorer.batch < batch:
-            self._journal.write("oom_backoff", batch_size=scorer.batch)
-        return found
+        else:
+            if scorer.batch < batch:
+                self._journal.write("oom_backoff", batch_size=scorer.batch)
+            return found
+        # Only here is the error gone, and with it what it held in memory.
+        self._features.clear()
+        torch.cuda.empty_cache()
+        self._journal.write("oom_backoff", batch_size=scorer.batch)
+        middle = (frames.start + frames.end) // 2
+        halves = FrameRange(frames.start, middle), FrameRange(middle, frames.end)
+        return np.concatenate([self._scored(number, stretch, half, heard) for half in halves], axis=1)
+
+    def _at_once(self, number: int, stretch: Stretch, frames: FrameRange, heard: Heard) -> Logits:
+        """Score frames from one spectrogram, which models that see the same frames of it share."""
+        scorer, front = self._scorers[number], self._fronts[number]
+        profile, seen = heard.profiles[front], scorer.sees(frames, heard.info)
+        key = front, seen.start, seen.end
+        if key not in self._features:
+            self._features[key] = scorer.features(stretch, frames, heard.info, profile)
+        return scorer.score(stretch, frames, heard.info, profile, self._features[key])
 
 
 def _covering(stretches: Sequence[Stretch], rate: int, start: int, end: int) -> Stretch:
