@@ -326,7 +326,7 @@ def measure(options: argparse.Namespace, folder: Path, device: torch.device) -> 
         found["others"] |= opensoundscape(options.opensoundscape, excerpt, **again)
     if options.many:
         found["many"] = many_files(
-            full_name("tcn, 50 ms, 1"), folder / "many", options.many, device, repeats=options.repeats
+            full_name("tcn, 10 ms, 2"), folder / "many", options.many, device, repeats=options.repeats
         )
     if options.day:
         model = full_name("tcn, 50 ms, 1")
