@@ -1,6 +1,5 @@
 """Chunks as WAV files of their own, for programs outside Otus, and a table that leads back into the recordings."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from otus.atomic import replacing
 from otus.audio import AudioInfo, read_at_rate, reading_explained, resampled_length, sha256
-from otus.errors import DataError, MissingPartError, StageError
+from otus.errors import DataError, StageError
 from otus.tables import table
+from otus.wav import writing_wav
 
 #: Samples per channel that are held at once.
 _BLOCK_SAMPLES = 2**20
@@ -140,12 +140,12 @@ def cut_chunk(
     if (end - start) * channels * sample_bytes > _MOST_BYTES:
         raise DataError(f"{path}: {end - start} samples from {start} do not fit a WAV file; lower chunking.chunk_s.")
     blocks = _copied(path, start, end, info) if sample_rate is None else _resampled(path, start, end, rate, info)
-    with replacing(destination) as temporary:
-        with _writing(destination, temporary, rate, channels, subtype) as out:
-            for block in blocks:
-                out.write(block)
-        if subtype in ("FLOAT", "DOUBLE"):
-            _without_date(temporary)
+    with (
+        replacing(destination) as temporary,
+        writing_wav(temporary, sample_rate=rate, channels=channels, subtype=subtype, called=destination) as out,
+    ):
+        for block in blocks:
+            out.write(block)
     return start / rate
 
 
@@ -178,31 +178,3 @@ def _resampled(path: Path, start: int, end: int, rate: int, info: AudioInfo) -> 
     at_once = max(1, _BLOCK_SAMPLES * rate // max(rate, info.sample_rate))
     for first in range(start, end, at_once):
         yield read_at_rate(path, first, min(first + at_once, end), rate, info)
-
-
-@contextlib.contextmanager
-def _writing(path: Path, temporary: Path, rate: int, channels: int, subtype: str) -> Iterator[Any]:
-    """A WAV file to write to; a failure of the disk is told of `path`."""
-    try:
-        with soundfile.SoundFile(
-            temporary, "w", samplerate=rate, channels=channels, subtype=subtype, format="WAV"
-        ) as out:
-            yield out
-    except soundfile.LibsndfileError as error:
-        said = error.error_string.rstrip(". ")
-        raise MissingPartError(
-            f"{path}: the sound cannot be written ({said}); make room on the disk and start again."
-        ) from error
-
-
-def _without_date(path: Path) -> None:
-    """Set the time of writing, which libsndfile puts into the PEAK chunk of float files, to zero: the same bytes."""
-    with path.open("r+b") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            if head[:4] == b"PEAK":
-                file.seek(4, 1)
-                file.write(bytes(4))
-                return
-            size = int.from_bytes(head[4:], "little")
-            file.seek(size + size % 2, 1)

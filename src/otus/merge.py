@@ -10,11 +10,9 @@ import pandas as pd
 from otus.evaluation.reliability import reliability_bins
 from otus.evaluation.tally import KEYS, summarise, with_micro
 from otus.metrics import curve, precision_recall_f1, ratio
-from otus.tables import table
+from otus.tables import FILTERED, table
 
 POOLED = "pooled"
-#: How the name of a layer behind a forest ends.
-FILTERED = "+rf"
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def forest_notes(summaries: Sequence[Sequence[Mapping[str, Any]]]) -> pd.DataFra
             "layer": f["layer"],
             "fold": f["fold"],
             "label": f["label"],
-            "note": f"no forest, {f['layer'].removesuffix('+rf')} selections ({f['reason']})",
+            "note": f"no forest, {f['layer'].removesuffix(FILTERED)} selections ({f['reason']})",
         }
         for summary in summaries
         for f in summary

@@ -19,6 +19,9 @@ from otus.errors import DataError
 
 SCHEMA_VERSION = 3
 
+#: How the name of a layer behind a forest ends: cnn+rf, external+rf.
+FILTERED = "+rf"
+
 _TEXT, _REAL, _INT, _FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
 #: Column name -> type for every table, in the order in which they are written.

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from otus.clipfiles.images import palette, spectrogram_levels, write_png
 from otus.config import ClipImageSettings
-from otus.errors import DataError, MissingPartError
+from otus.errors import DataError
+from otus.wav import writing_wav
 
 _REPORT_EVERY_S = 10.0
 _BLOCK_SAMPLES = 1_000_000
@@ -181,29 +182,13 @@ def _write_sound(path: Path, file: Any, cut: Cut) -> None:
     subtype = file.subtype if file.subtype in _KEPT else "PCM_16"
     dtype = _KEPT.get(file.subtype, "float32" if file.subtype.startswith(_LOSSY) else "int16")
     try:
-        with _writing(path, file, subtype) as out:
+        with writing_wav(path, sample_rate=file.samplerate, channels=file.channels, subtype=subtype) as out:
             for start in range(cut.start, cut.end, _BLOCK_SAMPLES):
                 block = _read(file, start, min(start + _BLOCK_SAMPLES, cut.end), dtype)
                 out.write(block)
     except DataError:
         path.unlink(missing_ok=True)
         raise
-    if subtype in ("FLOAT", "DOUBLE"):
-        _without_date(path)
-
-
-@contextmanager
-def _writing(path: Path, like: Any, subtype: str) -> Iterator[Any]:
-    try:
-        with soundfile.SoundFile(
-            path, "w", samplerate=like.samplerate, channels=like.channels, subtype=subtype, format="WAV"
-        ) as out:
-            yield out
-    except soundfile.LibsndfileError as error:
-        raise MissingPartError(
-            f"{path}: the sound cannot be written ({error.error_string.rstrip('. ')}); make room on the disk "
-            "and start again."
-        ) from error
 
 
 @contextmanager
@@ -236,19 +221,6 @@ def _said(error: Exception) -> str:
     """What libsndfile or the system says, without the name of the file."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
     return str(text).split("\n")[0].rstrip(". ")
-
-
-def _without_date(path: Path) -> None:
-    """Set the time of writing, which libsndfile puts into the PEAK chunk of float files, to zero: the same bytes."""
-    with path.open("r+b") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            if head[:4] == b"PEAK":
-                file.seek(4, 1)
-                file.write(bytes(4))
-                return
-            size = int.from_bytes(head[4:], "little")
-            file.seek(size + size % 2, 1)
 
 
 def _evenly(clips: pd.DataFrame, most: int | None) -> list[int]:

@@ -26,7 +26,7 @@ from otus.forest.store import save_forest
 from otus.seeds import derive_seed
 from otus.selections import logit
 from otus.sides import Spans, rows_inside, side_spans, unknown_spans
-from otus.tables import table
+from otus.tables import FILTERED, table
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
@@ -139,7 +139,7 @@ def filter_model(
     for fold in sorted(operating_points):
         for label in targets:
             fitting, judged = _sides(fold, label, evidence)
-            names = {"model": str(counts["model"].iloc[0]), "layer": f"{counts['layer'].iloc[0]}+rf"}
+            names = {"model": str(counts["model"].iloc[0]), "layer": f"{counts['layer'].iloc[0]}{FILTERED}"}
             keys = {**names, "fold": fold, "label": label}
             fitted, probabilities = _fit(keys, fitting, judged, settings, derive_seed(seed, fold, label))
             progress(f"fold {fold} {label}: {_in_words(fitted)}")

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, noted_rows, number, with_interval
+from otus.tables import FILTERED
 
 DASH = "–"
 
-#: How the name of a layer behind a forest ends, and what the two layers of a model are called side by side.
-FILTERED = "+rf"
+#: What the two layers of a model are called side by side.
 _PAIR = ("alone", "with forest")
 
 Row = Mapping[Any, Any]
