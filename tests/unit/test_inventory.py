@@ -10,11 +10,12 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from otus.columns import SCHEMAS
 from otus.config import AnnotationSource, CorpusSettings
 from otus.errors import DataError, StageError
 from otus.inventory import Inventory, summary_lines, take_inventory
 from otus.inventory.accounts import check_annotation_files, check_audio_files
-from otus.tables import SCHEMAS, read_table, write_table
+from otus.tables import read_table, write_table
 
 RATE = 8000
 

@@ -3,11 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otus.columns import SCHEMAS
 from otus.config import DatasetSettings, SplitSettings, parse_config
 from otus.datasets import make_splits, parts_in_words
 from otus.datasets.dealing import deal, deal_in_strata
 from otus.errors import DataError
-from otus.tables import SCHEMAS, table
+from otus.tables import table
 
 SIDES = {"train", "val", "test"}
 

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from otus import tables
+from otus.columns import SCHEMAS
 from otus.errors import DataError
-from otus.tables import SCHEMA_VERSION, SCHEMAS, arrow_schema, read_table, table, table_metadata, write_table
+from otus.tables import SCHEMA_VERSION, arrow_schema, read_table, table, table_metadata, write_table
 
 VALUES = {pa.string(): 'ünï, "code"\nline', pa.float64(): 1 / 3, pa.int64(): 5_000_000_000, pa.bool_(): True}
 

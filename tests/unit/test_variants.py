@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otus.columns import SCHEMAS
 from otus.config import LEAKY_STRATEGIES, DatasetSettings, SplitSettings
 from otus.datasets import leakage_table, make_variant, read_selections, verdict
 from otus.errors import DataError
-from otus.tables import SCHEMAS, table, write_table
+from otus.tables import table, write_table
 
 RATE = 1000
 STRATEGIES = DatasetSettings.model_json_schema()["properties"]["strategy"]["enum"]

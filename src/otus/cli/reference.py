@@ -6,8 +6,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from otus.columns import SCHEMAS
 from otus.config import Config
-from otus.tables import SCHEMA_VERSION, SCHEMAS
+from otus.tables import SCHEMA_VERSION
 
 _HEAD = """# Config reference
 

@@ -18,7 +18,9 @@ from otus.config.datasets import (
     SplitSettings,
     Strategy,
 )
+from otus.config.evaluation import ChoiceSettings, DecodingSettings, EvaluationSettings, StrataSettings
 from otus.config.external import ExternalSettings, HawkEarsSettings
+from otus.config.forest import ForestSettings
 from otus.config.loading import config_schema, load_config, parse_config, use_config_file
 from otus.config.networks import (
     BeatsSettings,
@@ -29,13 +31,7 @@ from otus.config.networks import (
     TimmSettings,
 )
 from otus.config.prediction import ChunkSettings, PredictionSettings
-from otus.config.settings import (
-    Config,
-    DecodingSettings,
-    EvaluationSettings,
-    ForestSettings,
-    ReportSettings,
-)
+from otus.config.settings import Config, ReportSettings
 from otus.config.soundscapes import EventSource, SnrSettings, SoundscapeSettings
 from otus.config.training import AugmentationSettings, FrontendSettings, OptimisationSettings, TrainingSettings
 
@@ -46,6 +42,7 @@ __all__ = [
     "AnnotationSource",
     "AugmentationSettings",
     "BeatsSettings",
+    "ChoiceSettings",
     "ChunkSettings",
     "ClipFileSettings",
     "ClipImageSettings",
@@ -72,6 +69,7 @@ __all__ = [
     "SnrSettings",
     "SoundscapeSettings",
     "SplitSettings",
+    "StrataSettings",
     "Strategy",
     "TcnSettings",
     "TimmSettings",

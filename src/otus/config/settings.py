@@ -1,87 +1,17 @@
 """Every key of the config file, once: type, default, limits and meaning. The JSON schema is made from these."""
 
 from collections import Counter
-from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from otus.config.base import UNKNOWN, Fraction, Name, Positive, Settings
+from otus.config.base import UNKNOWN, Name, Settings
 from otus.config.corpus import CorpusSettings
 from otus.config.datasets import ClipFileSettings, DatasetSettings, SplitSettings
+from otus.config.evaluation import EvaluationSettings
 from otus.config.external import ExternalSettings
+from otus.config.forest import ForestSettings
 from otus.config.prediction import ChunkSettings, PredictionSettings
 from otus.config.training import TrainingSettings
-
-
-class DecodingSettings(Settings):
-    """The grid of decodings that validation chooses from. Scores are probabilities here.
-
-    The first value of each list is the usual one: another wins only if it is better by more than half a call is worth.
-    """
-
-    merge: Literal["hysteresis", "threshold", "union"] = Field(
-        "hysteresis",
-        description="How frames become selections. hysteresis: while the score stays above an off-threshold, if its "
-        "peak reaches the on-threshold; threshold: while it stays above one threshold; union: all windows above one "
-        "threshold, joined where they touch, as ANIMAL-SPOT does it.",
-    )
-    off_thresholds: list[Fraction] = Field(
-        default_factory=lambda: [0.3, 0.1, 0.5],
-        min_length=1,
-        description="A selection lasts while the smoothed score stays above this; for `threshold` and `union` the "
-        "thresholds to choose from.",
-    )
-    onset_thresholds: list[Fraction] = Field(
-        default_factory=lambda: [1.0, 0.3],
-        min_length=1,
-        description="An onset peak above this starts a new selection inside a running one; 1 = never.",
-    )
-    gaps: list[Annotated[float, Field(ge=0.0)]] = Field(
-        default_factory=lambda: [0.0, 0.25],
-        min_length=1,
-        description="Selections closer than this are merged, in units of the median training call.",
-    )
-    smoothing: Annotated[float, Field(ge=0.0)] = Field(
-        0.1, description="Moving average of the scores, in units of the median training call."
-    )
-    min_duration: Annotated[float, Field(ge=0.0)] = Field(
-        0.5, description="Shortest selection, in units of the 5 % quantile of training calls."
-    )
-
-
-class EvaluationSettings(Settings):
-    """Matching, the choice of the operating point, intervals."""
-
-    iou: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
-        default_factory=lambda: [0.4], min_length=1, description="IoU thresholds; the first decides."
-    )
-    thresholds: list[Fraction] = Field(
-        default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
-        description="Fixed thresholds reported beside the chosen one.",
-    )
-    decoding: DecodingSettings = Field(default_factory=DecodingSettings, description="Scores to selections.")
-    decoding_of: dict[Name, DecodingSettings] = Field(
-        default_factory=dict, description="Another decoding for the training configuration of that name."
-    )
-    calibration: Literal["platt", "temperature", "isotonic", "none"] = Field(
-        "platt",
-        description="How the peak score of a selection becomes the probability that it is a hit, fitted on "
-        "validation; isotonic needs some hundred selections.",
-    )
-    bootstrap: int = Field(2000, ge=0, description="Resamples of the groups for the 95 % intervals.")
-
-
-class ForestSettings(Settings):
-    """The random-forest post-filter."""
-
-    trees: int = Field(300, ge=10, description="Trees.")
-    min_samples_leaf: int = Field(2, ge=1, description="Smallest leaf.")
-    candidate_recall: Fraction = Field(
-        0.95,
-        description="Candidates come from the threshold that keeps this share of the best validation recall.",
-    )
-    window_s: Positive | None = Field(None, description="Analysis window of the features; null = the model's.")
-    mfcc: int = Field(13, ge=1, le=40, description="Number of MFCC.")
 
 
 class ReportSettings(Settings):
@@ -141,6 +71,15 @@ class Config(Settings):
             if name not in self.training:
                 known = ", ".join(self.training)
                 raise ValueError(f"evaluation.decoding_of.{name}: no such training configuration; there are {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _choices_have_targets(self) -> "Config":
+        for label in self.evaluation.choice_of:
+            if label not in self.corpus.targets:
+                raise ValueError(
+                    f"evaluation.choice_of.{label}: no such target label; there are {', '.join(self.corpus.targets)}"
+                )
         return self
 
     @model_validator(mode="after")

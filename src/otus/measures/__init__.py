@@ -1,0 +1,1 @@
+"""The numbers of a paper: what a layer found against the truth, with intervals over groups."""
