@@ -31,6 +31,8 @@ rule evaluate_model:
         selections=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/selections.parquet",
         matches=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/matches.parquet",
         counts=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/counts.parquet",
+        points=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/points.parquet",
+        shapes=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/shapes.parquet",
         thresholds=f"{RESULTS}/evaluation/{{dataset}}-{{training}}/thresholds.yaml",
     log:
         f"{RESULTS}/logs/evaluate_model/{{dataset}}-{{training}}.log",

@@ -57,6 +57,8 @@ rule evaluate_external:
         selections=f"{RESULTS}/evaluation/{{dataset}}-{{external}}/selections.parquet",
         matches=f"{RESULTS}/evaluation/{{dataset}}-{{external}}/matches.parquet",
         counts=f"{RESULTS}/evaluation/{{dataset}}-{{external}}/counts.parquet",
+        points=f"{RESULTS}/evaluation/{{dataset}}-{{external}}/points.parquet",
+        shapes=f"{RESULTS}/evaluation/{{dataset}}-{{external}}/shapes.parquet",
         thresholds=f"{RESULTS}/evaluation/{{dataset}}-{{external}}/thresholds.yaml",
     log:
         f"{RESULTS}/logs/evaluate_external/{{dataset}}-{{external}}.log",
@@ -72,7 +74,8 @@ rule evaluate_external:
         targets=TARGETS,
         gap_s=external_gap_s,
         evaluation=CFG.evaluation.model_dump(
-            mode="json", include={"iou", "thresholds", "calibration"}
+            mode="json",
+            include={"iou", "thresholds", "calibration", "choice", "choice_of"},
         ),
         code=code_digest("evaluation.external", "external.joining"),
     script:

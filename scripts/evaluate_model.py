@@ -1,4 +1,4 @@
-"""Operating points, selections, matches and counts of one model, all folds."""
+"""Operating points, selections, matches, counts and the shapes of scores of one model, all folds."""
 
 from otus.config import EvaluationSettings
 from otus.evaluation import evaluate_model, read_fold, write_thresholds
@@ -31,10 +31,17 @@ evaluation = evaluate_model(
 )
 for fold, points in evaluation.operating_points.items():
     for label, point in points.items():
-        log(f"fold {fold} {label}: threshold {point.threshold:.3f}, validation F1 {point.val_f1:.3f}")
-        if point.calibration.reason:
-            log(f"fold {fold} {label}: calibration {point.calibration.method}: {point.calibration.reason}")
+        got = point.reached
+        log(
+            f"fold {fold} {label}: threshold {point.threshold:.3f} by {got.criterion}; on validation F1 {got.f1:.3f}, "
+            f"recall {got.recall:.3f}, {got.false_alarms_per_hour:.3g} false alarms per hour"
+        )
+        for note in (got.note, point.calibration.reason):
+            if note:
+                log(f"fold {fold} {label}: {note}")
 write_table(out.selections, "selections", evaluation.selections)
 write_table(out.matches, "matches", evaluation.matches)
 write_table(out.counts, "counts", evaluation.counts)
+write_table(out.points, "points", evaluation.points)
+write_table(out.shapes, "score_shapes", evaluation.shapes)
 write_thresholds(out.thresholds, model, evaluation.operating_points)

@@ -84,9 +84,7 @@ def most_pairs(pairs: Pairs) -> Pairs:
     Solved as a sparse assignment in which every annotation may also stay alone at a cost of 2, while a pair costs
     1 - IoU / (number of annotations + 1), so that no sum of IoU can outweigh a pair.
     """
-    alone = (np.bincount(pairs.annotation)[pairs.annotation] == 1) & (
-        np.bincount(pairs.selection)[pairs.selection] == 1
-    )
+    alone = _unrivalled(pairs)
     rivals = np.flatnonzero(~alone)
     chosen = np.flatnonzero(alone)
     if len(rivals):
@@ -99,6 +97,12 @@ def most_pairs(pairs: Pairs) -> Pairs:
         chosen = np.concatenate([chosen, rivals[taken[a] == s]])
     chosen = chosen[np.argsort(pairs.annotation[chosen], kind="stable")]
     return Pairs(pairs.annotation[chosen], pairs.selection[chosen], pairs.iou[chosen])
+
+
+def _unrivalled(pairs: Pairs) -> NDArray[np.bool_]:
+    """Whether neither the annotation nor the selection of a pair is in another one."""
+    annotation, selection = pairs.annotation, pairs.selection
+    return np.asarray((np.bincount(annotation)[annotation] == 1) & (np.bincount(selection)[selection] == 1))
 
 
 def match_greedily(annotations: Intervals, selections: Intervals, iou: float) -> Pairs:
@@ -144,20 +148,24 @@ def hits_among(pairs: Pairs, order: Indices) -> NDArray[np.bool_]:
     prefix of `order` the number of True is the size of the maximum matching of that prefix: one pass gives the
     true positives at every threshold when `order` is by falling score.
     """
-    choices: list[list[int]] = [[] for _ in range(len(order))]
-    for a, s in zip(pairs.annotation.tolist(), pairs.selection.tolist(), strict=True):
-        choices[s].append(a)
+    hits = np.zeros(len(order), dtype=bool)
+    alone = _unrivalled(pairs)
+    hits[pairs.selection[alone]] = True  # nobody else wants either
+    choices: dict[int, list[int]] = {}
+    for a, s in zip(pairs.annotation[~alone].tolist(), pairs.selection[~alone].tolist(), strict=True):
+        choices.setdefault(s, []).append(a)
     owner: dict[int, int] = {}
     held: dict[int, int] = {}
     exhausted: set[int] = set()
-    hits = np.zeros(len(order), dtype=bool)
-    for s in order.tolist():
+    contested = np.zeros(len(order), dtype=bool)
+    contested[pairs.selection[~alone]] = True
+    for s in order[contested[order]].tolist():
         hits[s] = _augment(s, choices, owner, held, exhausted)
     return hits
 
 
 def _augment(
-    start: int, choices: list[list[int]], owner: dict[int, int], held: dict[int, int], exhausted: set[int]
+    start: int, choices: dict[int, list[int]], owner: dict[int, int], held: dict[int, int], exhausted: set[int]
 ) -> bool:
     """Search an augmenting path from the selection `start` (Kuhn's algorithm) and take it if there is one.
 

@@ -2,21 +2,27 @@
 
 A selection lasts while the smoothed score stays above an off-threshold (hysteresis: its peak must reach the
 on-threshold as well), short gaps are closed, an onset peak inside a running selection starts a new one, and what
-is too short is dropped. None of these steps but the last comparison depends on the on-threshold, so one decoding
-gives the selections of every on-threshold: those whose `peak_score` reaches it.
+is too short or too long is dropped. None of these steps but the last comparison depends on the on-threshold, so one
+decoding gives the selections of every on-threshold: those whose `peak_score` reaches it.
 
 Two older ways have one threshold only, and every threshold needs a decoding of its own: `threshold` (on and off are
 the same) and `union` (each score stands for a window; the windows above the threshold are joined where they touch).
+
+Scores are those of frames, or of windows: a window's score is the mean logit of its frames. The frames around its
+middle, one hop of them, have that score, except in `union`.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otus.config import DecodingSettings
+from otus.config import Decoding, DecodingSettings
+from otus.config.evaluation import Merge, Smoothing
+from otus.errors import DataError
+from otus.smoothing import smooth
 
 Reals = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -27,12 +33,18 @@ NO_WINDOW = -30.0
 #: Probabilities are kept this far from 0 and 1 in the mean over windows, so that no single window outweighs the rest.
 _CLAMP = 1e-6
 
+#: Logits are cut here, so that sums over a recording stay finite; far beyond what a network says.
+_FARTHEST = 1e4
+
 
 @dataclass(frozen=True)
 class DecodingPoint:
     """How scores become selections, apart from the on-threshold. Thresholds are probabilities in [0, 1].
 
-    In `union`, the score of frame f belongs to a window of `window_frames` frames with its middle in f.
+    `window_s` and `hop_s` make windows of the frames; None: the scores as they are, and a window at every frame. In
+    `union`, the score of frame f belongs to a window of `window_frames` frames with its middle in f: the windows of
+    networks that score windows. The gap, the smoothing and the longest duration were given in units of
+    `median_call_s`, the shortest duration in units of `short_call_s`.
     """
 
     off_threshold: float
@@ -40,8 +52,14 @@ class DecodingPoint:
     gap_s: float
     smoothing_s: float
     min_duration_s: float
-    merge: Literal["hysteresis", "threshold", "union"] = "hysteresis"
+    merge: Merge = "hysteresis"
     window_frames: int = 1
+    smoothing_by: Smoothing = "mean"
+    max_duration_s: float | None = None
+    window_s: float | None = None
+    hop_s: float | None = None
+    median_call_s: float = 1.0
+    short_call_s: float = 1.0
 
     @property
     def has_one_threshold(self) -> bool:
@@ -51,19 +69,51 @@ class DecodingPoint:
     def name(self) -> str:
         """Return a short name, e.g. `off0.3_ons0.3_gap0.15_smo0.06_min0.32`; unique up to four digits.
 
-        The first word tells how frames become selections: `off` (hysteresis), `thr` (threshold) or `uni` (union).
+        The first word tells how frames become selections: `off` (hysteresis), `thr` (threshold) or `uni` (union);
+        the fourth how scores are smoothed: `smo` (mean), `med` or `ema`. Durations are in seconds.
         """
+        own_windows = [f"win{self.window_frames}"] if self.merge == "union" and self.window_s is None else []
+        durations = self.gap_s, self.smoothing_s, self.min_duration_s, self.max_duration_s
+        return "_".join([*self._words(*durations), *own_windows])
+
+    def name_in_calls(self) -> str:
+        """Return such a name with the durations as the config has them, which is the same for every fold."""
+        units = self.in_calls()
+        return "_".join(self._words(units.gap, units.smoothing, units.min_duration, units.max_duration))
+
+    def in_calls(self) -> Decoding:
+        """Return the point in the units of the config."""
+
+        def of(duration_s: float, call_s: float) -> float:
+            return round(duration_s / call_s, 9)
+
+        return Decoding(
+            merge=self.merge,
+            window_s=self.window_s,
+            hop_s=self.hop_s,
+            off_threshold=self.off_threshold,
+            onset_threshold=self.onset_threshold,
+            smoothing_by=self.smoothing_by,
+            smoothing=of(self.smoothing_s, self.median_call_s),
+            gap=of(self.gap_s, self.median_call_s),
+            min_duration=of(self.min_duration_s, self.short_call_s),
+            max_duration=None if self.max_duration_s is None else of(self.max_duration_s, self.median_call_s),
+        )
+
+    def _words(self, gap: float, smoothing: float, shortest: float, longest: float | None) -> list[str]:
         first = {"hysteresis": "off", "threshold": "thr", "union": "uni"}[self.merge]
-        values = (self.off_threshold, self.onset_threshold, self.gap_s, self.smoothing_s, self.min_duration_s)
-        words = [f"{k}{v:.4g}" for k, v in zip((first, "ons", "gap", "smo", "min"), values, strict=True)]
-        return "_".join([*words, f"win{self.window_frames}"] if self.merge == "union" else words)
+        by = {"mean": "smo", "median": "med", "ema": "ema"}[self.smoothing_by]
+        words = {first: self.off_threshold, "ons": self.onset_threshold, "gap": gap, by: smoothing, "min": shortest}
+        windows = {"max": longest, "window": self.window_s, "hop": self.hop_s}
+        return [f"{k}{v:.4g}" for k, v in (words | windows).items() if v is not None]
 
 
 @dataclass(frozen=True)
 class Segments:
     """Selections of one label in one recording, in time order. Scores are logits: mean and peak over the frames.
 
-    Of a union the mean is over all windows that overlap the selection, weighted by how much they do.
+    Of a union the mean is over all windows that overlap the selection, weighted by how much they do. With windows the
+    peak is the highest of theirs.
     """
 
     start_s: Reals
@@ -87,17 +137,6 @@ def logit(probability: float) -> float:
     return math.inf if probability >= 1.0 else math.log(probability / (1.0 - probability))
 
 
-def smooth(scores: Reals, width: int) -> Reals:
-    """Return the centred moving average over `width` frames (made odd); edges average over what is there."""
-    half = width // 2
-    if half == 0 or len(scores) == 0:
-        return scores
-    total = np.concatenate([[0.0], np.cumsum(scores)])
-    first = np.maximum(np.arange(len(scores)) - half, 0)
-    last = np.minimum(np.arange(len(scores)) + half + 1, len(scores))
-    return np.asarray((total[last] - total[first]) / (last - first))
-
-
 def decode(
     activity: NDArray[np.floating], onset: NDArray[np.floating], frame_s: float, point: DecodingPoint
 ) -> Segments:
@@ -105,75 +144,162 @@ def decode(
 
     Frame i covers [i, i + 1) * frame_s. `point.onset_threshold` 1 ignores the onsets.
     """
-    raw = np.asarray(activity, dtype=np.float64)
-    smoothed = smooth(raw, round(point.smoothing_s / frame_s))
-    active = smoothed >= logit(point.off_threshold)
-    if point.merge == "union":
-        active = _covered(active & (raw > NO_WINDOW), point.window_frames)
-    starts, ends = _runs(active)
-    peaks = _onset_peaks(np.asarray(onset, dtype=np.float64), logit(point.onset_threshold))
+    return decode_all(activity, onset, frame_s, [point])[0]
+
+
+def decode_all(
+    activity: NDArray[np.floating], onset: NDArray[np.floating], frame_s: float, points: Sequence[DecodingPoint]
+) -> list[Segments]:
+    """Return what `decode` would for each of the points; what several of them need is computed once."""
+    raw = np.clip(np.asarray(activity, dtype=np.float64), -_FARTHEST, _FARTHEST)
+    onsets = _OnsetPeaks.of(onset if any(point.onset_threshold < 1.0 for point in points) else onset[:0])
+    total = np.concatenate([[0.0], np.cumsum(raw)])
+    found: dict[int, Segments] = {}
+    ways: dict[tuple[object, ...], list[int]] = {}
+    for number, point in enumerate(points):
+        way = (point.merge == "union", point.window_frames, point.window_s, point.hop_s)
+        ways.setdefault((*way, point.smoothing_by, point.smoothing_s), []).append(number)
+    for numbers in ways.values():
+        curve = _score_curve(raw, total, frame_s, points[numbers[0]])
+        found |= {number: _segments(curve, onsets, frame_s, points[number]) for number in numbers}
+    return [found[number] for number in range(len(points))]
+
+
+@dataclass(frozen=True)
+class _OnsetPeaks:
+    """Frames where the onset score has a local maximum, the first of equal neighbours, and how high it is."""
+
+    frame: Indices
+    height: Reals
+
+    @classmethod
+    def of(cls, onset: NDArray[np.floating]) -> "_OnsetPeaks":
+        if len(onset) == 0:
+            return cls(np.zeros(0, dtype=np.int64), np.zeros(0))
+        # A level stretch counts as one frame.
+        first = np.flatnonzero(np.concatenate([[True], onset[1:] != onset[:-1]]))
+        level = np.asarray(onset[first], dtype=np.float64)
+        rises = np.concatenate([[True], level[1:] > level[:-1]])
+        falls = np.concatenate([level[1:] < level[:-1], [True]])
+        here = rises & falls & (level > -np.inf)
+        return cls(first[here], level[here])
+
+    def above(self, threshold: float) -> Indices:
+        """The frames of the peaks of at least this logit."""
+        if math.isinf(threshold) and threshold > 0:
+            return self.frame[:0]
+        return self.frame[self.height >= threshold]
+
+
+@dataclass(frozen=True)
+class _ScoreCurve:
+    """Scores one after the other: of frames, or of windows.
+
+    The window of score i is [i * hop - ahead, i * hop - ahead + window) in frames, cut to the `n_frames` of the
+    recording; it stands for the frames [i * hop + lead, (i + 1) * hop + lead), the first and the last also for what is
+    before and behind. `smoothed` has one more value, -inf, and -inf for windows that are not there. The score of a
+    selection is a mean, the difference of `total` (n_frames + 1,) at its end and its start by that of `weight`.
+    """
+
+    smoothed: Reals
+    total: Reals
+    weight: Reals
+    n_frames: int
+    window: int
+    hop: int
+    ahead: int
+    lead: int
+    is_union: bool
+
+
+def _score_curve(raw: Reals, total: Reals, frame_s: float, point: DecodingPoint) -> _ScoreCurve:
+    """The scores that a point decodes; `total` are the sums of the logits `raw` up to each frame."""
+    n, is_union = len(raw), point.merge == "union"
+    weight = np.arange(n + 1, dtype=np.float64)
+    window, hop = point.window_frames, 1
+    ahead, lead, score = window // 2 if is_union else 0, 0, raw
+    if point.window_s is not None and n:
+        window = max(1, round(point.window_s / frame_s))
+        hop = 1 if point.hop_s is None else max(1, round(point.hop_s / frame_s))
+        number = np.arange(max(1, (n - window) // hop + 1)) * hop
+        if point.window_frames > 1:  # the scores are those of windows already
+            ahead, score = 0, raw[np.minimum(number + window // 2, n - 1)]
+        else:
+            end = np.minimum(number + window, n)
+            ahead, score = 0, (total[end] - total[number]) / (end - number)
+        lead = window // 2 - hop // 2
+    smoothed = np.append(smooth(score, round(point.smoothing_s / (hop * frame_s)), point.smoothing_by), -np.inf)
+    if is_union:
+        there = score > NO_WINDOW
+        smoothed[:-1][~there] = -np.inf
+        total, weight = _window_totals(score, there, n, window, hop, ahead)
+    return _ScoreCurve(smoothed, total, weight, n, window, hop, ahead, lead, is_union)
+
+
+def _window_totals(
+    score: Reals, there: NDArray[np.bool_], n: int, window: int, hop: int, ahead: int
+) -> tuple[Reals, Reals]:
+    """Sums over the frames up to each of the scores of the windows that hold a frame, and of the number of these."""
+    limit = logit(1.0 - _CLAMP)
+    start = np.flatnonzero(there) * hop - ahead
+    first, last = np.maximum(start, 0), np.minimum(start + window, n)
+    sums = []
+    for values in (np.clip(score[there], -limit, limit), np.ones(len(first))):
+        steps = np.bincount(first, values, n + 1) - np.bincount(last, values, n + 1)
+        sums.append(np.concatenate([[0.0], np.cumsum(np.cumsum(steps[:-1]))]))
+    return sums[0], sums[1]
+
+
+def _segments(curve: _ScoreCurve, onsets: _OnsetPeaks, frame_s: float, point: DecodingPoint) -> Segments:
+    """The selections of one point in its scores."""
+    active = curve.smoothed[:-1] >= max(logit(point.off_threshold), -_FARTHEST)
+    starts, ends = _windows_joined(curve, active) if curve.is_union else _stretches(curve, active)
+    peaks = onsets.above(logit(point.onset_threshold))
     starts, ends = _close_gaps(starts, ends, peaks, round(point.gap_s / frame_s))
     starts, ends = _split_at(starts, ends, peaks, max(1, math.ceil(point.min_duration_s / frame_s - 1e-9)))
-    long_enough = (ends - starts) * frame_s >= point.min_duration_s - 1e-9
-    starts, ends = starts[long_enough], ends[long_enough]
+    kept = (ends - starts) * frame_s >= point.min_duration_s - 1e-9
+    if point.max_duration_s is not None:
+        kept &= (ends - starts) * frame_s <= point.max_duration_s + 1e-9
+    starts, ends = starts[kept], ends[kept]
     if len(starts) == 0:
         none = np.zeros(0)
         return Segments(none, none, none, none)
-    if point.merge == "union":
-        score, peak = _window_scores(raw, smoothed, starts, ends, point.window_frames)
+    score = (curve.total[ends] - curve.total[starts]) / (curve.weight[ends] - curve.weight[starts])
+    return Segments(np.asarray(starts * frame_s), np.asarray(ends * frame_s), score, _peaks(curve, starts, ends))
+
+
+def _windows_joined(curve: _ScoreCurve, active: NDArray[np.bool_]) -> tuple[Indices, Indices]:
+    """What the windows of active scores cover, as stretches of frames; windows that touch are joined."""
+    start = np.flatnonzero(active) * curve.hop - curve.ahead
+    first, last = np.maximum(start, 0), np.minimum(start + curve.window, curve.n_frames)
+    begins = np.ones(len(first) + 1, dtype=bool)
+    begins[1:-1] = first[1:] > last[:-1]
+    return first[begins[:-1]], last[begins[1:]]
+
+
+def _stretches(curve: _ScoreCurve, active: NDArray[np.bool_]) -> tuple[Indices, Indices]:
+    """The frames that every run of active scores stands for."""
+    padded = np.zeros(len(active) + 2, dtype=bool)
+    padded[1:-1] = active
+    edges = np.flatnonzero(padded[1:] != padded[:-1])
+    frames = edges * curve.hop + curve.lead
+    frames[edges == 0] = 0
+    frames[edges == len(active)] = curve.n_frames
+    return frames[::2], frames[1::2]
+
+
+def _peaks(curve: _ScoreCurve, starts: Indices, ends: Indices) -> Reals:
+    """The highest score in each stretch (none is empty); of a union that of the windows that overlap it."""
+    n = len(curve.smoothed) - 1
+    if curve.is_union:
+        ahead = curve.ahead - curve.window  # score i ends at i * hop - ahead, and begins at i * hop - curve.ahead
+        first, last = (starts + ahead) // curve.hop + 1, -(-(ends + curve.ahead) // curve.hop)
     else:
-        total = np.concatenate([[0.0], np.cumsum(raw)])
-        score, peak = (total[ends] - total[starts]) / (ends - starts), _peaks(smoothed, starts, ends)
-    return Segments(np.asarray(starts * frame_s), np.asarray(ends * frame_s), score, peak)
-
-
-def _peaks(scores: Reals, starts: Indices, ends: Indices) -> Reals:
-    """The largest score in [start, end) of each stretch; none is empty."""
-    borders = np.stack([starts, ends], axis=1).ravel()
-    padded = np.append(scores, -np.inf)  # reduceat needs every border inside the array
-    return np.asarray(np.maximum.reduceat(padded, borders)[::2])
-
-
-def _covered(active: NDArray[np.bool_], window: int) -> NDArray[np.bool_]:
-    """Whether each frame lies in the window of an active frame; windows end where the recording does."""
-    first = np.flatnonzero(active) - window // 2
-    painted = np.zeros(len(active) + 1, dtype=np.int64)
-    np.add.at(painted, np.maximum(first, 0), 1)
-    np.add.at(painted, np.minimum(first + window, len(active)), -1)
-    return np.cumsum(painted[:-1]) > 0
-
-
-def _window_scores(raw: Reals, smoothed: Reals, starts: Indices, ends: Indices, window: int) -> tuple[Reals, Reals]:
-    """Mean logit over the windows that overlap each stretch, weighted by their overlap, and the highest of them."""
-    there = raw > NO_WINDOW
-    limit = logit(1.0 - _CLAMP)
-    logits = np.where(there, np.clip(raw, -limit, limit), 0.0)
-    frame = np.arange(len(raw))
-    ahead = window // 2  # a window begins so many frames before its own; frame t lies in those of first to last - 1
-    first, last = np.maximum(frame + ahead - window + 1, 0), np.minimum(frame + ahead + 1, len(raw))
-    sums = []
-    for values in (logits, there.astype(np.float64)):
-        total = np.concatenate([[0.0], np.cumsum(values)])
-        over_windows = np.concatenate([[0.0], np.cumsum(total[last] - total[first])])
-        sums.append(over_windows[ends] - over_windows[starts])
-    overlapping = first[starts], last[ends - 1]
-    return sums[0] / sums[1], _peaks(np.where(there, smoothed, -np.inf), *overlapping)
-
-
-def _runs(active: NDArray[np.bool_]) -> tuple[Indices, Indices]:
-    """First frame and one past the last frame of every run of True."""
-    edges = np.diff(np.concatenate([[0], active.astype(np.int8), [0]]))
-    return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-
-
-def _onset_peaks(onset: Reals, threshold: float) -> Indices:
-    """Frames where the onset score has a local maximum of at least `threshold`; the first of equal neighbours."""
-    if len(onset) == 0 or (math.isinf(threshold) and threshold > 0):
-        return np.zeros(0, dtype=np.int64)
-    first = np.flatnonzero(np.concatenate([[True], np.diff(onset) != 0]))  # a level stretch counts as one frame
-    level = np.concatenate([[-np.inf], onset[first], [-np.inf]])
-    here = level[1:-1]
-    return first[(here >= threshold) & (here > level[:-2]) & (here > level[2:])]
+        first, last = (starts - curve.lead) // curve.hop, -(-(ends - curve.lead) // curve.hop)
+    borders = np.empty(2 * len(first), dtype=np.int64)
+    borders[::2] = np.minimum(np.maximum(first, 0), n - 1)
+    borders[1::2] = np.minimum(np.maximum(last, borders[::2] + 1), n)
+    return np.asarray(np.maximum.reduceat(curve.smoothed, borders)[::2])
 
 
 def _close_gaps(starts: Indices, ends: Indices, peaks: Indices, gap: int) -> tuple[Indices, Indices]:
@@ -187,18 +313,17 @@ def _close_gaps(starts: Indices, ends: Indices, peaks: Indices, gap: int) -> tup
 
 def _split_at(starts: Indices, ends: Indices, peaks: Indices, shortest: int) -> tuple[Indices, Indices]:
     """Start a new run at every onset peak that leaves at least `shortest` frames on both sides."""
-    out_starts, out_ends = [], []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        first, last = np.searchsorted(peaks, [start + shortest, end - shortest + 1])
-        here = start
-        for peak in peaks[first:last].tolist():
-            if peak - here >= shortest:
-                out_starts.append(here)
-                out_ends.append(peak)
-                here = peak
-        out_starts.append(here)
-        out_ends.append(end)
-    return np.asarray(out_starts, dtype=np.int64), np.asarray(out_ends, dtype=np.int64)
+    if len(peaks) == 0:
+        return starts, ends
+    here, last = np.searchsorted(peaks, starts + shortest), np.searchsorted(peaks, ends - shortest + 1)
+    here, last = here[here < last], last[here < last]
+    borders = [starts[:0]]
+    while len(here):  # the next split of every run at once
+        borders.append(peaks[here])
+        here = np.searchsorted(peaks, peaks[here] + shortest)
+        here, last = here[here < last], last[here < last]
+    new = np.concatenate(borders)
+    return np.sort(np.concatenate([starts, new])), np.sort(np.concatenate([new, ends]))
 
 
 def decoding_grid(
@@ -211,15 +336,45 @@ def decoding_grid(
     """
     return [
         DecodingPoint(
-            off_threshold=off,
-            onset_threshold=onset,
-            gap_s=gap * median_call_s,
-            smoothing_s=settings.smoothing * median_call_s,
-            min_duration_s=settings.min_duration * short_call_s,
-            merge=settings.merge,
-            window_frames=window_frames if settings.merge == "union" else 1,
+            off_threshold=one.off_threshold,
+            onset_threshold=one.onset_threshold,
+            gap_s=one.gap * median_call_s,
+            smoothing_s=one.smoothing * median_call_s,
+            min_duration_s=one.min_duration * short_call_s,
+            merge=one.merge,
+            window_frames=window_frames if one.merge == "union" else 1,
+            smoothing_by=one.smoothing_by,
+            max_duration_s=None if one.max_duration is None else one.max_duration * median_call_s,
+            window_s=one.window_s,
+            hop_s=one.hop_s,
+            median_call_s=median_call_s,
+            short_call_s=short_call_s,
         )
-        for off in settings.off_thresholds
-        for onset in settings.onset_thresholds
-        for gap in settings.gaps
+        for one in settings.combinations()
     ]
+
+
+def check_windows(settings: DecodingSettings, frame_s: float, window_frames: int) -> None:
+    """Raise DataError if windows of the grid cannot be made of a network's scores.
+
+    A window or a hop must be a frame or more. A network that scores windows (of `window_frames` frames each) has those
+    windows and no others, and in `union` only.
+    """
+    for one in settings.combinations():
+        for key, value in {"windows_s": one.window_s, "hops_s": one.hop_s}.items():
+            if value is not None and value < frame_s - 1e-9:
+                raise DataError(
+                    f"evaluation.decoding.{key}: {value:g} s is less than a frame of this network ({frame_s:g} s); "
+                    "make it longer, or null."
+                )
+        if window_frames == 1 or one.window_s is None:
+            continue
+        if one.merge != "union":
+            raise DataError(
+                f"evaluation.decoding.windows_s: this network scores windows already; set it to null for {one.merge}."
+            )
+        if round(one.window_s / frame_s) != window_frames:
+            raise DataError(
+                f"evaluation.decoding.windows_s: this network scores windows of {window_frames * frame_s:g} s, not of "
+                f"{one.window_s:g} s; set it to null."
+            )

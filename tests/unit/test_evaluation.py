@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from evaluation_scenes import GRID, HOP_S, N_FRAMES, bumps, one_threshold, validation_hits
 
 from otus.atomic import write_json
 from otus.config import DecodingSettings, EvaluationSettings
@@ -22,202 +23,16 @@ from otus.evaluation import (
     write_thresholds,
 )
 from otus.evaluation.calibration import calibrated
-from otus.evaluation.operating import ScoredRecording, choose_operating_point, validation_hits
-from otus.evaluation.tally import settle, summarise, with_micro
+from otus.evaluation.operating import ScoredRecording
+from otus.evaluation.tally import settle
 from otus.matching import Intervals
 from otus.scores import ScoreWriter
 from otus.selections import DecodingPoint, logit
 from otus.sides import EVERYWHERE, Spans, recordings_by_side, side_spans
 from otus.tables import table, write_table
 
-HOP_S = 0.1
-N_FRAMES = 300
-GRID = [DecodingPoint(off, 1.0, 0.0, 0.0, 0.2) for off in (0.3, 0.5)]
 SETTINGS = EvaluationSettings(thresholds=[0.3, 0.9], bootstrap=50)
 LABELS = ["hum", "cluck"]
-
-
-def bumps(starts, lengths, heights, n=N_FRAMES):
-    """Logits of -6 with a rectangle of some height for every selection that shall be found."""
-    activity = np.full(n, -6.0, dtype=np.float32)
-    for start, length, height in zip(starts, lengths, heights, strict=True):
-        activity[start : start + length] = height
-    return activity
-
-
-def recording(heights, is_call, grid=GRID, off_by=0):
-    """A scored recording with one detection every 20 frames, some of which are calls."""
-    starts = np.arange(len(heights)) * 20 + 5
-    activity = bumps(starts, [10] * len(starts), heights, n=20 * len(starts) + 20)
-    calls = (starts[np.asarray(is_call, dtype=bool)] + off_by) * HOP_S
-    return ScoredRecording(activity, np.full(len(activity), -9.0), HOP_S, grid, Intervals(calls, calls + 10 * HOP_S))
-
-
-# choose_operating_point
-
-
-def test_threshold_is_the_middle_of_the_plateau():
-    # F1 is best for every threshold in (1, 4]: the calls peak at 4 and above, the false alarms at 1 and below.
-    chosen = choose_operating_point([recording([5, 4, 1, 0.5], [1, 1, 0, 0])], iou=0.4)
-    assert chosen.val_f1 == 1.0
-    assert chosen.val_average_precision == 1.0
-    assert logit(chosen.threshold) == pytest.approx(2.5)
-    assert chosen.n_calls == 2
-
-
-def test_plateau_holds_thresholds_that_do_as_well_and_ends_where_f1_falls():
-    # 60 calls at 4; one more at 3 and one false alarm at 2 change F1 by less than 0.01; then five false alarms at 0.
-    heights = [4.0] * 60 + [3.0, 2.0] + [0.0] * 5
-    chosen = choose_operating_point([recording(heights, [1] * 61 + [0] * 6)], iou=0.4)
-    assert chosen.val_f1 == 1.0
-    assert logit(chosen.threshold) == pytest.approx((4.0 + 0.0) / 2)
-
-
-def test_without_false_alarms_the_plateau_reaches_down_to_the_off_threshold():
-    chosen = choose_operating_point([recording([5, 4], [1, 1])], iou=0.4)
-    assert logit(chosen.threshold) == pytest.approx((4 + logit(0.3)) / 2)
-
-
-def test_recordings_are_pooled():
-    good, bad = recording([5, 4], [1, 1]), recording([3, 3, 3], [0, 0, 0])
-    chosen = choose_operating_point([good, bad], iou=0.4)
-    assert logit(chosen.threshold) == pytest.approx(3.5)
-    assert chosen.n_calls == 2
-
-
-def test_better_decoding_wins_and_draws_go_to_the_first():
-    # A call with soft flanks: with off-threshold 0.3 (-0.85) the selection is three times too long.
-    activity = bumps([50, 60, 70], [10, 10, 10], [0.5, 4.0, 0.5])
-    call = Intervals(np.array([6.0]), np.array([7.0]))
-    soft = ScoredRecording(activity, np.full(N_FRAMES, -9.0), HOP_S, [*GRID, GRID[0]], call)
-    assert choose_operating_point([soft], iou=0.4).val_f1 == 0.0
-    sharp = replace(
-        soft, grid=[GRID[0], DecodingPoint(0.8, 1.0, 0.0, 0.0, 0.2), DecodingPoint(0.8, 1.0, 0.0, 0.0, 0.1)]
-    )
-    chosen = choose_operating_point([sharp], iou=0.4)
-    assert (chosen.decoding, chosen.val_f1) == (1, 1.0)
-
-
-def test_nothing_detected():
-    silent = ScoredRecording(np.full(50, -9.0), np.full(50, -9.0), HOP_S, GRID, Intervals(np.zeros(1), np.ones(1)))
-    chosen = choose_operating_point([silent], iou=0.4)
-    assert (chosen.decoding, chosen.threshold, chosen.val_f1, chosen.n_calls) == (0, 0.5, 0.0, 1)
-
-
-def test_no_calls_to_choose_by():
-    chosen = choose_operating_point([recording([5, 4, 1], [0, 0, 0])], iou=0.4)
-    assert (chosen.decoding, chosen.threshold, chosen.val_f1, chosen.n_calls) == (0, 0.5, 0.0, 0)
-    assert math.isfinite(chosen.val_average_precision), "JSON has no NaN"
-
-
-def test_only_misses_still_give_a_finite_threshold():
-    chosen = choose_operating_point([recording([5, 4], [1, 0], off_by=12)], iou=0.4)
-    assert chosen.val_f1 == 0.0
-    assert 0 < chosen.threshold < 1
-
-
-def test_what_is_unknown_or_on_another_side_does_not_count_in_the_choice():
-    one = recording([5, 4.5, 4, 3.5], [0, 1, 1, 0])
-    assert choose_operating_point([one], iou=0.4).val_average_precision < 0.8
-    loud, last = np.array([0.5]), np.array([6.5])  # the two that are no calls
-    unknown = replace(one, unknown=Spans(np.append(loud, last), np.append(loud, last) + 1.0))
-    elsewhere = replace(one, side=Spans(np.array([2.0]), np.array([6.0])))
-    for without in (unknown, elsewhere):
-        chosen = choose_operating_point([without], iou=0.4)
-        assert (chosen.val_f1, chosen.val_average_precision) == (1.0, 1.0)
-        assert logit(chosen.threshold) == pytest.approx((4 + logit(0.3)) / 2), "as if nothing else had been found"
-
-
-def test_huge_logits_are_still_selected():
-    huge = recording([90, 85, 80], [1, 1, 0])
-    chosen = choose_operating_point([huge], iou=0.4)
-    assert chosen.threshold < 1
-    assert np.isfinite(logit(chosen.threshold))
-
-
-def one_threshold(*offs, merge="threshold", window=1):
-    return [DecodingPoint(off, 1.0, 0.0, 0.0, 0.2, merge, window) for off in offs]
-
-
-def test_one_threshold_is_the_middle_of_the_plateau_on_the_grid():
-    # Calls at 4 and above, false alarms at 0 and below: every threshold from 0.6 to 0.95 gives F1 1.
-    heights, is_call = [5, 4.5, 4, 0.0, -0.1], [1, 1, 1, 0, 0]
-    grid = one_threshold(0.1, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
-    chosen = choose_operating_point([recording(heights, is_call, grid)], iou=0.4)
-    assert chosen.val_f1 == chosen.val_average_precision == 1.0
-    assert chosen.threshold == grid[chosen.decoding].off_threshold == 0.8, "next to (logit 0.6 + logit 0.95) / 2"
-    shuffled = [grid[i] for i in (4, 0, 6, 2, 5, 3, 1)]
-    again = choose_operating_point([recording(heights, is_call, shuffled)], iou=0.4)
-    assert again.threshold == 0.8, "the order of the grid does not matter"
-    assert again.curve == chosen.curve
-
-
-def test_of_two_thresholds_next_to_the_middle_the_earlier_one_is_chosen():
-    heights, is_call = [5, 4.5, 4, 0.0], [1, 1, 1, 0]
-    for offs in ((0.6, 0.9), (0.9, 0.6)):
-        chosen = choose_operating_point([recording(heights, is_call, one_threshold(*offs))], iou=0.4)
-        assert chosen.threshold == offs[0]
-
-
-def test_thresholds_of_0_and_1_are_allowed_in_the_grid():
-    grid = one_threshold(0.0, 1.0)
-    chosen = choose_operating_point([recording([5, 4], [1, 1], grid)], iou=0.4)
-    assert (chosen.threshold, chosen.val_f1) == (0.0, 0.0), "one selection holds everything; a draw with nothing at all"
-    chosen = choose_operating_point([recording([5, 4], [1, 1], one_threshold(0.0, 0.5, 1.0))], iou=0.4)
-    assert (chosen.threshold, chosen.val_f1) == (0.5, 1.0)
-
-
-def test_decodings_that_differ_in_more_than_the_threshold_compete_and_draws_go_to_the_first():
-    # Calls of 10 frames with a dropout of 2 in the middle: only the second family bridges it.
-    activity = bumps([50, 56, 100, 106], [4, 4, 4, 4], [4.0] * 4)
-    calls = Intervals(np.array([5.0, 10.0]), np.array([6.0, 11.0]))
-    bridging = [replace(p, gap_s=0.3) for p in one_threshold(0.3, 0.5)]
-    grid = [*one_threshold(0.3, 0.5), *bridging, *(replace(p, gap_s=0.4) for p in bridging)]
-    one = ScoredRecording(activity, np.full(N_FRAMES, -9.0), HOP_S, grid, calls)
-    assert choose_operating_point([one], iou=0.6).decoding in (2, 3)
-
-
-def test_union_of_windows_is_judged_with_all_that_it_finds():
-    # A window is 10 frames long and its frame is in the middle; windows are loud where they hold most of the call.
-    activity = bumps([53, 153, 203], [5, 5, 1], [4.0, 4.0, 1.0])
-    calls = Intervals(np.array([5.0, 15.0]), np.array([6.0, 16.0]))
-    grid = one_threshold(0.5, 0.9, merge="union", window=10)
-    one = ScoredRecording(activity, np.full(N_FRAMES, -9.0), HOP_S, grid, calls)
-    chosen = choose_operating_point([one], iou=0.4)
-    assert (chosen.decoding, chosen.threshold, chosen.val_f1) == (1, 0.9, 1.0)
-    assert chosen.curve.threshold == (0.9, 0.5)
-    assert chosen.curve.precision == pytest.approx((1.0, 2 / 3), abs=1e-4)
-    peak, hit = validation_hits([one], 0, iou=0.4)
-    assert (peak.tolist(), hit.tolist()) == ([4.0, 4.0, 1.0], [True, True, False])
-
-
-def test_with_one_threshold_nothing_to_choose_by_gives_the_first_of_the_grid():
-    grid = one_threshold(0.7, 0.2)
-    for one in (recording([5, 4], [0, 0], grid), recording([-5, -5], [1, 1], grid)):
-        chosen = choose_operating_point([one], iou=0.4)
-        assert (chosen.decoding, chosen.threshold, chosen.val_f1) == (0, 0.7, 0.0)
-
-
-def test_curve_is_thinned_but_holds_the_chosen_threshold_and_the_best_f1():
-    random = np.random.default_rng(1)
-    is_call = np.arange(400) < 80
-    one = recording(np.where(is_call, random.normal(3, 1, 400), random.normal(0, 1, 400)), is_call)
-    chosen = choose_operating_point([one], iou=0.4)
-    curve = chosen.curve
-    assert 20 < len(curve.threshold) <= 50
-    assert (np.diff(curve.threshold) < 0).all() and (np.diff(curve.recall) >= 0).all()
-    assert max(curve.f1) == pytest.approx(chosen.val_f1, abs=1e-4)
-    at = curve.threshold.index(round(chosen.threshold, 6))
-    peak, hit = validation_hits([one], chosen.decoding, iou=0.4)
-    selected = peak >= logit(chosen.threshold)
-    assert curve.precision[at] == pytest.approx(hit[selected].mean(), abs=1e-4)
-    assert curve.recall[at] == pytest.approx(hit[selected].sum() / 80, abs=1e-4)
-    assert curve.f1[at] == pytest.approx(2 * hit[selected].sum() / (selected.sum() + 80), abs=1e-4)
-
-
-def test_no_recordings_to_choose_by():
-    with pytest.raises(StageError, match="no validation recording"):
-        choose_operating_point([], iou=0.4)
 
 
 # judge, count_per_recording, matched_pairs
@@ -346,8 +161,9 @@ def test_counts_add_up(evaluation):
     assert (counts["tp"] + counts["fn"] == counts["n_gt"]).all()
     assert (counts["tp"] + counts["fp"] == counts["n_pred"]).all()
     assert (counts[["tp", "fp", "fn"]] >= 0).all(axis=None)
-    # 3 folds x 8 recordings (val and test) x 2 labels x 2 iou x (2 fixed thresholds and the selected one)
-    assert len(counts) == 3 * 8 * 2 * 2 * 3
+    # 3 folds x 8 recordings (val and test) x 2 labels x 2 iou
+    assert len(counts) == 3 * 8 * 2 * 2
+    assert counts["selected"].all() and set(counts["operating_point"]) == {"selected"}
     assert not counts.duplicated(["fold", "split", "label", "iou", "operating_point", "recording_id"]).any()
     assert set(table("counts", counts)) == set(counts.columns)
 
@@ -395,16 +211,9 @@ def test_selections_and_counts_say_the_same(evaluation):
     assert selections["rf_probability"].isna().all()
 
 
-def test_fixed_thresholds_are_monotone_and_named(evaluation):
-    counts = evaluation.counts[evaluation.counts["iou"] == 0.4]
-    assert set(counts["operating_point"]) == {"selected", "0.30", "0.90"}
-    n_pred = counts.groupby(["fold", "split", "label", "operating_point"])["n_pred"].sum().unstack()
-    assert (n_pred["0.30"] >= n_pred["0.90"]).all()
-    for name, value in {"0.30": 0.3, "0.90": 0.9}.items():
-        assert counts.loc[counts["operating_point"] == name, "threshold"].to_numpy() == pytest.approx(value)
-    chosen = counts[counts["selected"]].groupby(["fold", "label"])["threshold"].unique()
-    for (fold, label), thresholds in chosen.items():
-        assert thresholds == pytest.approx([evaluation.operating_points[fold][label].threshold])
+def test_counts_have_the_threshold_of_their_fold_and_label(evaluation):
+    for (fold, label), rows in evaluation.counts.groupby(["fold", "label"]):
+        assert set(rows["threshold"]) == {evaluation.operating_points[fold][label].threshold}
 
 
 def test_operating_points_survive_their_file_exactly(evaluation, tmp_path):
@@ -524,28 +333,6 @@ def test_with_one_threshold_everything_decoded_is_selected(one_each):
             assert point.threshold == point.decoding.off_threshold
 
 
-def test_rows_of_fixed_thresholds_come_from_the_decoding_at_that_threshold(one_each):
-    """Also for 0.6 and 0.95, which the grid does not have: as if that were the only threshold to choose from."""
-    result, folds, annotations = one_each
-    key = ["fold", "split", "label", "recording_id"]
-    columns = ["n_gt", "n_pred", "tp", "fp", "fn", "threshold"]
-    for t in (0.3, 0.6, 0.95):
-        alone = [replace(fold, grid=[replace(fold.grid[0], off_threshold=t)]) for fold in folds]
-        expected = evaluate(alone, annotations, thresholds=[]).counts
-        assert expected["selected"].all() and expected["n_pred"].sum() > 0
-        rows = result.counts[(result.counts["operating_point"] == f"{t:.2f}") & (result.counts["iou"] == 0.4)]
-        assert not rows["selected"].any()
-        pd.testing.assert_frame_equal(
-            rows.set_index(key)[columns].sort_index(), expected.set_index(key)[columns].sort_index()
-        )
-
-
-def test_hysteresis_rows_of_fixed_thresholds_filter_the_chosen_decoding(evaluation):
-    selections = evaluation.selections
-    rows = evaluation.counts[(evaluation.counts["operating_point"] == "0.90") & (evaluation.counts["iou"] == 0.4)]
-    assert rows["n_pred"].sum() == (selections["peak_score"] >= logit(0.9)).sum()
-
-
 def test_every_selection_has_the_probability_of_its_folds_calibration(evaluation):
     assert evaluation.selections["probability"].between(0, 1).all()
     for (fold, label), rows in evaluation.selections.groupby(["fold", "label"]):
@@ -569,7 +356,7 @@ def test_calibration_is_fitted_on_what_chose_the_operating_point(evaluation):
             activity = other.logits[recording_id][0]
             calls = annotations[(annotations["recording_id"] == recording_id) & (annotations["label"] == label)]
             truth = Intervals(calls["start_s"].to_numpy(), calls["end_s"].to_numpy())
-            scored = ScoredRecording(activity, np.full(N_FRAMES, -9.0), HOP_S, [grid], truth)
+            scored = ScoredRecording(activity, np.full(N_FRAMES, -9.0), HOP_S, [grid], truth, 30.0)
             n += len(validation_hits([scored], 0, iou=0.4)[0])
     assert evaluation.operating_points[1][label].calibration.n == n > 0
 
@@ -804,76 +591,3 @@ def test_a_fold_of_parts_has_a_row_for_every_recording_and_split(tmp_path):
 def test_fold_with_recordings_that_no_item_mentions_is_refused(tmp_path):
     with pytest.raises(StageError, match="fold 3 do not mention c"):
         stored_fold(tmp_path, {"b": ["ok"]}, {"b": "val", "c": "test"})
-
-
-# summarise and with_micro
-
-
-def tally(evaluation, labels=LABELS):
-    counts = with_micro(evaluation.counts.assign(fold=evaluation.counts["fold"].astype(str)), labels)
-    ranked = evaluation.selections.assign(rank=evaluation.selections["peak_score"], iou=0.4)
-    ranked["fold"] = ranked["fold"].astype(str)
-    matches = evaluation.matches.assign(fold=evaluation.matches["fold"].astype(str))
-    return summarise(counts, ranked, matches, bootstrap=10, seed=1), counts
-
-
-def test_metrics_are_those_of_the_summed_counts(evaluation):
-    metrics, counts = tally(evaluation)
-    key = ["fold", "split", "label", "iou", "operating_point"]
-    assert not metrics.duplicated(key).any()
-    sums = counts.groupby(key)[["n_gt", "n_pred", "tp", "fp", "fn"]].sum()
-    for name in sums:
-        np.testing.assert_array_equal(metrics.set_index(key)[name], sums[name].reindex(metrics.set_index(key).index))
-    np.testing.assert_allclose(metrics["f1"], 2 * metrics["tp"] / (metrics["n_pred"] + metrics["n_gt"]))
-    np.testing.assert_allclose(metrics["false_alarms_per_hour"], metrics["fp"] / metrics["hours"])
-    assert metrics["hours"].to_numpy() == pytest.approx(4 * N_FRAMES * HOP_S / 3600)
-    assert (metrics["n_groups"] == 2).all()
-    assert metrics["note"].str.contains("only 2 groups").all()
-    shown = metrics[metrics["selected"] & (metrics["label"] != "micro")]
-    assert shown["offset_error_median_s"].notna().all()
-    assert metrics.loc[~metrics["selected"], "offset_error_median_s"].isna().all()
-    assert metrics.loc[metrics["iou"] == 0.6, "average_precision"].isna().all()
-    assert (metrics.loc[(metrics["iou"] == 0.4) & (metrics["label"] != "micro"), "average_precision"] > 0.5).all()
-
-
-def test_micro_rows_are_the_sums_over_labels_and_count_hours_once(evaluation):
-    metrics, counts = tally(evaluation)
-    key = ["fold", "split", "iou", "operating_point"]
-    parts = metrics[metrics["label"] != "micro"].groupby(key)[["n_gt", "n_pred", "tp", "fp", "fn"]].sum()
-    micro = metrics[metrics["label"] == "micro"].set_index(key)
-    assert len(micro) == len(parts)
-    for name in parts:
-        np.testing.assert_array_equal(micro[name], parts[name].reindex(micro.index))
-    assert micro["hours"].to_numpy() == pytest.approx(4 * N_FRAMES * HOP_S / 3600)
-    fixed = micro[~micro["selected"]]
-    assert fixed["threshold"].to_numpy() == pytest.approx([float(point) for *_, point in fixed.index])
-    only = counts[counts["label"] == "hum"]
-    assert with_micro(only, ["hum"]) is only, "one label has no micro row"
-
-
-def test_iou_thresholds_keep_the_order_of_the_config():
-    folds, annotations = corpus(labels=["hum"])
-    metrics, _ = tally(evaluate(folds[:1], annotations, ["hum"], iou=[0.6, 0.4]), ["hum"])
-    assert metrics["iou"].iloc[0] == 0.6, "the first decides, and readers take the first row's"
-    first = metrics.groupby(["fold", "split", "label"], sort=False)["iou"].first()
-    assert (first == 0.6).all()
-
-
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        ([("g1", 0)] * 6, "no annotated call: recall is undefined"),
-        ([(f"g{i}", 1) for i in range(6)], "only 6 annotated calls; only 6 groups"),
-        ([("g1", 20), ("g2", 0)], "only 2 groups"),
-        ([(f"g{i}", 5 * (i % 2)) for i in range(10)], None),
-    ],
-)
-def test_notes_warn_of_thin_ground(rows, expected):
-    counts = pd.DataFrame({"group": [g for g, _ in rows], "n_gt": [n for _, n in rows], "n_pred": 1, "tp": 0})
-    counts = counts.assign(fp=1, fn=counts["n_gt"], recording_id=[str(i) for i in range(len(rows))], duration_s=60.0)
-    keys = {"model": "m", "layer": "cnn", "fold": "1", "split": "test", "label": "hum", "iou": 0.4}
-    counts = counts.assign(**keys, operating_point="selected", threshold=0.5, selected=True, leaky=False)
-    nothing = table("selections", []).assign(rank=[], iou=[])
-    metrics = summarise(counts, nothing, table("matches", []), bootstrap=10, seed=1)
-    note = metrics["note"].iloc[0]
-    assert pd.isna(note) if expected is None else expected in note

@@ -1,4 +1,3 @@
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -6,7 +5,6 @@ from otus.config import EvaluationSettings
 from otus.errors import StageError
 from otus.evaluation.external import evaluate_external, fold_sides
 from otus.evaluation.thresholds import read_thresholds, write_thresholds
-from otus.merge import forest_notes, merge_metrics
 from otus.selections import logit
 from otus.tables import table
 
@@ -177,22 +175,41 @@ def test_thresholds_are_written_and_read_as_they_are(tmp_path):
     assert read_thresholds(tmp_path / "thresholds.yaml") == points
 
 
-def test_its_rows_go_through_the_same_merging():
+def test_points_are_the_fixed_thresholds_by_group_at_every_iou():
     corpus = Corpus()
-    evaluation = corpus.evaluate(corpus.found())
-    merged = merge_metrics(
-        [evaluation.counts],
-        [evaluation.selections],
-        [evaluation.matches],
-        labels=["owl"],
-        notes=forest_notes([]),
-        bootstrap=50,
-        seed=1,
-    )
-    row = merged.metrics[merged.metrics["fold"].eq("pooled") & merged.metrics["selected"]].iloc[0]
-    assert (row["layer"], row["tp"], row["fp"], row["fn"], row["f1"]) == ("external", 48, 0, 0, 1.0)
-    assert row["onset_error_median_s"] == pytest.approx(0.1)
-    assert len(merged.reliability) and set(merged.reliability["model"]) == {"grouped-toy"}
-    curves = merged.curves[merged.curves["fold"].eq("pooled")]
-    assert ((curves["threshold"] > 0) & (curves["threshold"] < 1)).all()
-    assert np.isclose(row["average_precision"], 1.0)
+    evaluation = corpus.evaluate(corpus.found(), thresholds=[0.1, 0.5, 0.9], iou=[0.4, 0.95])
+    points = evaluation.points
+    assert set(points["role"]) == {"fixed"} and set(points["operating_point"]) == {"0.10", "0.50", "0.90"}
+    assert points["merge"].isna().all() and points["window_s"].isna().all(), "nothing of it was decoded here"
+    assert len(points) == 4 * 3 * 2  # folds, which test a group each
+    assert (points["n_recordings"] == PER_GROUP).all() and (points["duration_s"] == PER_GROUP * SECONDS).all()
+    sums = points.groupby(["iou", "operating_point"])[["n_gt", "n_pred", "tp"]].sum()
+    assert sums.loc[(0.4, "0.10")].tolist() == [48, 84, 48], "false alarms of -1 are above 0.1"
+    assert sums.loc[(0.4, "0.50")].tolist() == [48, 48, 48]
+    assert sums.loc[(0.4, "0.90")].tolist() == [48, 0, 0]
+    assert sums.loc[(0.95, "0.50")].tolist() == [48, 48, 0]
+    assert set(evaluation.counts["operating_point"]) == {"selected"} and len(evaluation.shapes) == 0
+
+
+def test_a_budget_per_label_is_kept():
+    corpus = Corpus()
+    frame = pd.concat([corpus.found(peak_of_alarm=2.02), corpus.found().assign(label="jay")])
+    corpus.annotations = pd.concat([corpus.annotations, corpus.annotations.assign(label="jay")])
+    budget = {"by": "recall", "false_alarms_per_hour": 100.0}
+    evaluation = corpus.evaluate(frame, classes=("owl", "jay"), choice_of={"owl": budget})
+    for points in evaluation.operating_points.values():
+        owl, jay = points["owl"].reached, points["jay"].reached
+        # Of four calls a minute, those at 2.04 and 2.03 are above three false alarms at 2.02 to 2.04.
+        assert owl.false_alarms_per_hour <= 100.0 or owl.note
+        assert (jay.criterion, jay.f1, jay.recall) == ("the best F1", 1.0, 1.0) and jay.hours == 9 * SECONDS / 3600
+    quiet = corpus.evaluate(frame, classes=("owl",), choice={"by": "recall", "false_alarms_per_hour": 1e9})
+    assert {points["owl"].reached.recall for points in quiet.operating_points.values()} == {1.0}
+
+
+def test_a_budget_that_nothing_keeps_is_told():
+    corpus = Corpus()
+    frame = corpus.found(peak_of_alarm=5.0, alarms=4)
+    evaluation = corpus.evaluate(frame, choice={"by": "recall", "false_alarms_per_hour": 0.1})
+    for points in evaluation.operating_points.values():
+        assert points["owl"].reached.note == "no threshold keeps the budget on validation: this is the least excess"
+        assert points["owl"].reached.n_pred == 9 and points["owl"].reached.tp == 0, "the loudest of every recording"

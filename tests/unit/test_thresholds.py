@@ -7,7 +7,7 @@ import yaml
 
 from otus.errors import DataError
 from otus.evaluation.calibration import Calibration
-from otus.evaluation.thresholds import ChosenPoint, ThresholdCurve, read_thresholds, write_thresholds
+from otus.evaluation.thresholds import ChosenPoint, Reached, ThresholdCurve, read_thresholds, write_thresholds
 from otus.selections import DecodingPoint
 
 PLATT = Calibration("platt", 71, 38, "isotonic needs 200 selections, validation has 71", 1 / 3, -1.5505401912754412)
@@ -18,14 +18,16 @@ POINT = ChosenPoint(
     val_average_precision=2 / 3,
     n_calls=39,
     calibration=PLATT,
-    curve=ThresholdCurve((0.9, 0.3), (1.0, 0.5), (0.1, 0.9), (0.2, 0.6)),
+    curve=ThresholdCurve((0.9, 0.3), (1.0, 0.5), (0.1, 0.9), (0.2, 0.6), (0.0, 12.5)),
+    reached=Reached("the best F1", 1.25, 60, 30, 0.5, 0.7692, 0.6061, 24.0),
 )
 UNION = replace(
     POINT,
-    decoding=DecodingPoint(0.8, 1.0, 0.0, 0.0, 0.0, "union", 40),
+    decoding=DecodingPoint(0.8, 1.0, 0.0, 0.0, 0.0, "union", smoothing_by="ema", max_duration_s=2.5, window_s=0.4),
     calibration=Calibration("isotonic", 200, 100, knots=(-3.25, 1e-9, 4.0), values=(0.0, 0.1, 1.0)),
 )
 EMPTY = replace(POINT, calibration=Calibration("none", 0, 0, "only 0 hits"), curve=ThresholdCurve(), n_calls=0)
+EMPTY = replace(EMPTY, reached=Reached("the best recall", 1.0, note="no annotated call on validation"))
 
 
 def test_what_was_written_is_read_exactly(tmp_path):
@@ -44,14 +46,15 @@ def test_a_person_can_read_it(tmp_path):
     write_thresholds(tmp_path / "thresholds.yaml", "grouped-default", {1: {"hum": POINT, "cluck": UNION}})
     text = (tmp_path / "thresholds.yaml").read_text()
     head = [line for line in text.splitlines() if line.startswith("#")]
-    assert "grouped-default" in head[0] and len(head) == text.splitlines().index("version: 1")
+    assert "grouped-default" in head[0] and len(head) == text.splitlines().index("version: 2")
     content = yaml.safe_load(text)
     hum, cluck = content["folds"][1]["hum"], content["folds"][1]["cluck"]
     assert list(content["folds"][1]) == ["hum", "cluck"], "in the order of the config"
     for name in hum:
         assert any(line.split()[1:2] == [name] or f" {name} " in line for line in head), f"{name} is explained"
     assert "knots" not in hum["calibration"] and "slope" not in cluck["calibration"], "nothing that is not meant"
-    assert cluck["decoding"]["merge"] == "union"
+    assert cluck["decoding"]["merge"] == "union" and "window_s" not in hum["decoding"]
+    assert hum["reached"]["criterion"] == "the best F1" and "note" not in hum["reached"]
     assert "!!" not in text
 
 
@@ -61,14 +64,14 @@ OTHER = "not the thresholds of a model, or altered; delete it and run evaluate a
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("version: 2\nfolds: {}\n", "version 2, this Otus reads 1; delete it and run evaluate again"),
+        ("version: 1\nfolds: {}\n", "version 1, this Otus reads 2; delete it and run evaluate again"),
         ("folds: {}\n", OTHER),
         ("", OTHER),
-        ("version: 1\nfolds: [1]\n", OTHER),
-        ("version: 1\nfolds: {1: {hum: {threshold: 0.3}}}\n", OTHER),
+        ("version: 2\nfolds: [1]\n", OTHER),
+        ("version: 2\nfolds: {1: {hum: {threshold: 0.3}}}\n", OTHER),
         ("version: [", OTHER),
         ("!!python/object/apply:os.system [exit]", OTHER),
-        ("version: 1 # K\xe4uzchen\nfolds: {}\n", OTHER),
+        ("version: 2 # K\xe4uzchen\nfolds: {}\n", OTHER),
     ],
 )
 def test_other_files_are_refused_in_one_sentence(tmp_path, text, message):

@@ -1,7 +1,9 @@
 """The config reference and the table schemas as text, made from the typed models."""
 
+import inspect
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -43,7 +45,7 @@ def _sections(model: type[BaseModel], title: str) -> list[tuple[str, type[BaseMo
 
 
 def _section(title: str, model: type[BaseModel]) -> str:
-    lines = [f"\n## {f'`{title}`' if title else 'Top level'}\n", f"{(model.__doc__ or '').strip()}\n"]
+    lines = [f"\n## {f'`{title}`' if title else 'Top level'}\n", f"{inspect.cleandoc(model.__doc__ or '')}\n"]
     lines += ["| key | default | meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
         lines.append(f"| `{name}` | {_default(field)} | {_plain(field.description or '')} |")
@@ -65,7 +67,8 @@ def _default(field: FieldInfo) -> str:
         return "see below"
     if value is PydanticUndefined:
         return ""
-    shown = "null" if value is None else value if isinstance(value, str) else repr(value)
+    yaml_text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
+    shown = value if isinstance(value, str) else yaml_text.removesuffix("...\n").strip()
     return f"`{shown.replace('|', chr(92) + '|')}`"
 
 

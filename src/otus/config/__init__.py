@@ -18,7 +18,7 @@ from otus.config.datasets import (
     SplitSettings,
     Strategy,
 )
-from otus.config.evaluation import ChoiceSettings, DecodingSettings, EvaluationSettings, StrataSettings
+from otus.config.evaluation import ChoiceSettings, Decoding, DecodingSettings, EvaluationSettings, StrataSettings
 from otus.config.external import ExternalSettings, HawkEarsSettings
 from otus.config.forest import ForestSettings
 from otus.config.loading import config_schema, load_config, parse_config, use_config_file
@@ -50,6 +50,7 @@ __all__ = [
     "CorpusSettings",
     "CrnnSettings",
     "DatasetSettings",
+    "Decoding",
     "DecodingSettings",
     "DemoSettings",
     "DenseResnetSettings",

@@ -1,6 +1,6 @@
 """What all settings share: known keys only, no changes, the usual limits of numbers and names."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +10,11 @@ Positive = Annotated[float, Field(gt=0.0)]
 
 #: The label of what is neither target nor noise.
 UNKNOWN = "unknown"
+
+
+def listed(value: Any) -> Any:
+    """Return a list as it is and any other value as the only one of a list."""
+    return value if isinstance(value, list | tuple) else [value]
 
 
 class Settings(BaseModel):

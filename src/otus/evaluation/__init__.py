@@ -2,7 +2,7 @@
 
 from otus.evaluation.folds import FoldScores, read_fold
 from otus.evaluation.model import Evaluation, evaluate_model
-from otus.evaluation.tally import Judged, count_per_recording, judge, matched_pairs, settle, summarise
+from otus.evaluation.tally import Judged, count_per_recording, judge, matched_pairs, settle
 from otus.evaluation.thresholds import ChosenPoint, read_thresholds, write_thresholds
 
 __all__ = [
@@ -17,6 +17,5 @@ __all__ = [
     "read_fold",
     "read_thresholds",
     "settle",
-    "summarise",
     "write_thresholds",
 ]

@@ -12,12 +12,12 @@ import pandas as pd
 from otus.config import EvaluationSettings
 from otus.errors import StageError
 from otus.evaluation.calibration import Mask, Reals, fit_calibration
-from otus.evaluation.model import Evaluation, judge_split, on_side
-from otus.evaluation.operating import plateau, thinned_curve
+from otus.evaluation.model import Evaluation, collected, judge_split, on_side
+from otus.evaluation.operating import Ground, plateau, reached, selecting_threshold, thinned_curve
 from otus.evaluation.thresholds import ChosenPoint, ThresholdCurve
 from otus.matching import Intervals
 from otus.metrics import average_precision, curve
-from otus.selections import DecodingPoint, Segments
+from otus.selections import DecodingPoint, Segments, logit
 from otus.sides import NOWHERE, Spans, judge_on_side, recordings_by_side, rows_inside, side_spans, unknown_spans
 from otus.tables import table
 
@@ -85,7 +85,7 @@ def evaluate_external(
     `selections` are those of otus.external.join_chunks. As for networks (otus.evaluation.model), the threshold of a
     fold comes from the validation recordings of all folds, each once, less every recording of a group that the fold
     tests; from its own alone where the dataset variant is leaky or a fold tests all of a site. It is the middle of the
-    plateau of F1. Raises StageError if no validation recording was searched.
+    plateau of merit, by the choice of the label. Raises StageError if no validation recording was searched.
     """
     unknown = unknown_spans(annotations)
     decoding = DecodingPoint(0.0, 1.0, gap_s or 0.0, 0.0, 0.0)  # everything that the detector reports
@@ -95,19 +95,15 @@ def evaluate_external(
         calls = annotations[annotations["label"] == label]
         found = selections[selections["label"] == label]
         for fold in folds:
-            evidence = _validation(fold, folds, found, calls, unknown, settings.iou[0])
-            point = chosen.setdefault(fold.fold, {})[label] = _choose(*evidence, decoding, settings)
+            peak, hit, n_calls, hours = _validation(fold, folds, found, calls, unknown, settings.iou[0])
+            ground = Ground(settings.choice_of.get(label, settings.choice), n_calls, hours)
+            point = chosen.setdefault(fold.fold, {})[label] = _choose(peak, hit, ground, decoding, settings)
             own = _with_ids(found, f"{model}_f{fold.fold}_{label}_")
             for split in ("val", "test"):
                 keys = {"model": model, "layer": LAYER, "fold": fold.fold, "split": split, "label": label}
                 judged = on_side(own, calls, fold.recordings, fold.spans, split, unknown)
                 parts.append(judge_split(judged, {}, point, settings, keys | {"leaky": fold.leaky}))
-    return Evaluation(
-        table("selections", pd.concat([p[0] for p in parts], ignore_index=True)),
-        table("matches", pd.concat([p[1] for p in parts], ignore_index=True)),
-        pd.concat([p[2] for p in parts], ignore_index=True),
-        chosen,
-    )
+    return Evaluation(**collected(parts), shapes=table("score_shapes", []), operating_points=chosen)
 
 
 def _validation(
@@ -117,15 +113,17 @@ def _validation(
     calls: pd.DataFrame,
     unknown: Mapping[str, Spans],
     iou: float,
-) -> tuple[Reals, Mask, int]:
-    """Peak and hit of every selection that counts on validation, and the number of calls there."""
+) -> tuple[Reals, Mask, int, float]:
+    """Peak and hit of every selection that counts on validation, the number of calls and the hours there."""
     tested = set(fold.recordings.loc[fold.recordings["split"] == "test", "group"])
     spans: dict[str, Spans] = {}
+    duration_s: dict[str, float] = {}
     for one in [fold] if fold.alone else folds:
         own = one.recordings[one.recordings["split"] == "val"]
         if not fold.alone:
             own = own[~own["group"].isin(tested)]
         spans |= {str(recording_id): one.spans["val"][recording_id] for recording_id in own["recording_id"]}
+        duration_s |= dict(zip(own["recording_id"].astype(str), own["duration_s"].astype(float), strict=True))
     if not spans:
         raise StageError("evaluate: no validation recording was searched; see the failed items of external.")
     rows_of = dict(list(found.groupby("recording_id")))
@@ -138,27 +136,31 @@ def _validation(
         peaks.append(peak)
         hits.append(hit)
         n_calls += len(own_calls)
-    return np.concatenate(peaks), np.concatenate(hits), n_calls
+    return np.concatenate(peaks), np.concatenate(hits), n_calls, sum(duration_s.values()) / 3600.0
 
 
-def _choose(peak: Reals, hit: Mask, n_calls: int, decoding: DecodingPoint, settings: EvaluationSettings) -> ChosenPoint:
+def _choose(
+    peak: Reals, hit: Mask, ground: Ground, decoding: DecodingPoint, settings: EvaluationSettings
+) -> ChosenPoint:
     """The threshold with its curve, and the calibration; 0.5 where no call or no selection is there to choose by."""
-    calibration = fit_calibration(peak, hit, settings.calibration)
     points = curve(peak, hit)
-    if n_calls == 0 or len(points.threshold) == 0:
-        return ChosenPoint(0.5, decoding, 0.0, 0.0, n_calls, calibration, ThresholdCurve())
-    f1 = points.f1(n_calls)
-    first, last = plateau(f1, int(np.argmax(f1)), n_calls)
-    below = points.threshold[last + 1] if last + 1 < len(f1) else points.threshold[last] - _BELOW
-    middle = float((points.threshold[first] + below) / 2)
+    threshold, f1, precision, shown = 0.5, 0.0, 0.0, ThresholdCurve()
+    if ground.n_calls and len(peak):
+        merits = ground.merit(points)
+        first, last = plateau(merits, int(np.argmax(merits)), ground.n_calls)
+        below = points.threshold[last + 1] if last + 1 < len(merits) else points.threshold[last] - _BELOW
+        middle = float((points.threshold[first] + below) / 2)
+        threshold, f1 = selecting_threshold(middle), float(points.f1(ground.n_calls).max())
+        precision, shown = average_precision(points, ground.n_calls), thinned_curve(points, ground, middle)
     return ChosenPoint(
-        threshold=min(float(1.0 / (1.0 + np.exp(-middle))), float(np.nextafter(1.0, 0.0))),
+        threshold=threshold,
         decoding=decoding,
-        val_f1=float(f1.max()),
-        val_average_precision=average_precision(points, n_calls),
-        n_calls=n_calls,
-        calibration=calibration,
-        curve=thinned_curve(points, n_calls, middle),
+        val_f1=f1,
+        val_average_precision=precision,
+        n_calls=ground.n_calls,
+        calibration=fit_calibration(peak, hit, settings.calibration),
+        curve=shown,
+        reached=reached(peak, hit, logit(threshold), ground),
     )
 
 

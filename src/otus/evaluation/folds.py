@@ -10,7 +10,7 @@ from otus.atomic import read_json
 from otus.config import DecodingSettings
 from otus.errors import StageError
 from otus.scores import Logits, read_scores
-from otus.selections import DecodingPoint, decoding_grid
+from otus.selections import DecodingPoint, check_windows, decoding_grid
 from otus.sides import Spans, recordings_by_side, side_spans
 from otus.tables import read_table
 
@@ -51,9 +51,11 @@ def read_fold(
 ) -> FoldScores:
     """Return the scores of one fold, whose rows `splits` holds; a recording with a failed chunk is left out.
 
-    Raises StageError if the items do not account for every val and test recording.
+    Raises StageError if the items do not account for every val and test recording, DataError if windows of the grid
+    cannot be made of the scores.
     """
     card = read_json(card_path)
+    window_frames = card.get("window_frames", 1)
     items = pd.concat([read_table(path, "items") for path in items_paths], ignore_index=True)
     whole = items.groupby("recording_id")["status"].agg(lambda s: bool((s == "ok").all()))
     sample_rates = recordings.set_index("recording_id")["sample_rate"]
@@ -66,6 +68,7 @@ def read_fold(
         )
     scored = wanted[wanted["recording_id"].map(whole)].assign(part=splits["part"].iloc[0]).reset_index(drop=True)
     logits, classes, frame_hop_s = read_scores(scores_paths, only=set(scored["recording_id"]))
+    check_windows(decoding, frame_hop_s, window_frames)
     return FoldScores(
         fold=fold,
         classes=classes,
@@ -76,7 +79,7 @@ def read_fold(
             decoding,
             median_call_s=card["median_call_s"],
             short_call_s=card["short_call_s"],
-            window_frames=card.get("window_frames", 1),
+            window_frames=window_frames,
         ),
         spans={split: side_spans(splits, sample_rates, split) for split in ("val", "test")},
         leaky=bool(splits["leaky"].any()),

@@ -1,24 +1,16 @@
-"""From judged selections to counts per recording and to rows of metrics; the same code for every layer."""
+"""From judged selections to counts per recording and to hits, misses and false alarms; one code for every layer."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from otus.matching import Intervals, hits_in_order, match
-from otus.metrics import average_precision, bootstrap_scores, curve, precision_recall_f1, ratio
-from otus.seeds import derive_seed
 from otus.sides import Spans, mostly_unknown
-from otus.tables import table
 
-#: What tells rows of metrics apart, apart from the operating point.
-KEYS = ["model", "layer", "fold", "split", "label", "iou"]
-
-_LEAKY_NOTE = "leaky: clips of one recording stand on both sides"
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,10 +34,11 @@ def judge(judged: Judged, iou: float) -> NDArray[np.bool_]:
     For every threshold on the rank, the number of True above it is the number of true positives there.
     """
     hits = np.zeros(len(judged.selections), dtype=bool)
-    for rows, calls in _by_recording(judged):
-        part = judged.selections.iloc[rows]
-        order = np.argsort(-part["rank"].to_numpy(dtype=float), kind="stable")
-        hits[rows] = hits_in_order(calls, _intervals(part), order, iou)
+    found, calls = _intervals(judged.selections), _intervals(judged.annotations)
+    rank = judged.selections["rank"].to_numpy(dtype=float)
+    for rows, of_calls in _by_recording(judged):
+        order = np.argsort(-rank[rows], kind="stable")
+        hits[rows] = hits_in_order(_some(calls, of_calls), _some(found, rows), order, iou)
     return hits
 
 
@@ -56,10 +49,10 @@ def settle(judged: Judged, iou: float) -> tuple[Judged, NDArray[np.bool_]]:
     """
     hits = judge(judged, iou)
     left_out = np.zeros(len(hits), dtype=bool)
-    for recording_id, rows in judged.selections.reset_index(drop=True).groupby("recording_id").indices.items():
-        if (unknown := judged.unknown.get(str(recording_id))) is not None:
-            found = _intervals(judged.selections.iloc[rows])
-            left_out[rows] = ~hits[rows] & mostly_unknown(unknown, found.start_s, found.end_s)
+    found = _intervals(judged.selections)
+    for recording_id, rows in _rows_of(judged.selections).items():
+        if (unknown := judged.unknown.get(recording_id)) is not None:
+            left_out[rows] = ~hits[rows] & mostly_unknown(unknown, found.start_s[rows], found.end_s[rows])
     return replace(judged, selections=judged.selections[~left_out]), hits[~left_out]
 
 
@@ -67,169 +60,70 @@ def count_per_recording(
     judged: Judged, hits: NDArray[np.bool_], thresholds: Mapping[str, float], chosen: str
 ) -> pd.DataFrame:
     """Return n_gt, n_pred and tp of every recording at each named threshold on the rank (`chosen` is selected)."""
-    index = judged.recordings["recording_id"]
-    n_gt = judged.annotations["recording_id"].value_counts().reindex(index, fill_value=0).to_numpy()
+    index = pd.Index(judged.recordings["recording_id"])
+    of_call = index.get_indexer(judged.annotations["recording_id"])
+    of_selection = index.get_indexer(judged.selections["recording_id"])
     rank = judged.selections["rank"].to_numpy(dtype=float)
+    base = judged.recordings.reindex(columns=["recording_id", "group", "part", "duration_s"])
     parts = []
     for name, threshold in thresholds.items():
         above = rank >= threshold
-        found = judged.selections.loc[above, "recording_id"].value_counts().reindex(index, fill_value=0)
-        hit = judged.selections.loc[above & hits, "recording_id"].value_counts().reindex(index, fill_value=0)
-        part = judged.recordings.reindex(columns=["recording_id", "group", "part", "duration_s"])
-        part["operating_point"], part["threshold"], part["selected"] = name, threshold, name == chosen
-        part["n_gt"], part["n_pred"], part["tp"] = n_gt, found.to_numpy(), hit.to_numpy()
-        parts.append(part)
-    counts = pd.concat(parts, ignore_index=True)
-    counts["fp"], counts["fn"] = counts["n_pred"] - counts["tp"], counts["n_gt"] - counts["tp"]
-    values = [precision_recall_f1(*row) for row in counts[["tp", "n_pred", "n_gt"]].itertuples(index=False)]
-    counts[["precision", "recall", "f1"]] = np.asarray(values, dtype=float).reshape(-1, 3)
-    return counts
+        counts = {
+            "n_gt": np.bincount(of_call, minlength=len(index)),
+            "n_pred": np.bincount(of_selection[above], minlength=len(index)),
+            "tp": np.bincount(of_selection[above & hits], minlength=len(index)),
+        }
+        parts.append(base.assign(operating_point=name, threshold=threshold, selected=name == chosen, **counts))
+    found = pd.concat(parts, ignore_index=True)
+    found["fp"], found["fn"] = found["n_pred"] - found["tp"], found["n_gt"] - found["tp"]
+    of = {"precision": found["n_pred"], "recall": found["n_gt"], "f1": (found["n_pred"] + found["n_gt"]) / 2}
+    for name, number in of.items():
+        found[name] = found["tp"] / number.where(number > 0)  # nothing there and nothing found is no number
+    return found
 
 
 def matched_pairs(judged: Judged, iou: float) -> pd.DataFrame:
     """Return one row per hit, miss and false alarm of the selections given (already above the threshold)."""
-    rows: list[dict[str, Any]] = []
-    calls_of = dict(list(judged.annotations.groupby("recording_id")))
-    for selected, calls in _by_recording(judged):
-        part = judged.selections.iloc[selected]
-        recording_id = part["recording_id"].iloc[0]
-        pairs = match(calls, _intervals(part), iou)
-        truth = calls_of.pop(recording_id, judged.annotations.iloc[:0])
-        hit_of = dict(
-            zip(pairs.selection.tolist(), zip(pairs.annotation.tolist(), pairs.iou, strict=True), strict=True)
-        )
-        for i, selection in enumerate(part.itertuples(index=False)):
-            call, value = hit_of.get(i, (None, math.nan))
-            rows.append(_found_row(selection, None if call is None else truth.iloc[call], value))
-        missed = sorted(set(range(len(calls))) - set(pairs.annotation.tolist()))
-        rows += [_missed_row(recording_id, truth.iloc[i]) for i in missed]
-    for recording_id, truth in calls_of.items():
-        rows += [_missed_row(recording_id, truth.iloc[i]) for i in range(len(truth))]
-    columns = ["recording_id", "outcome", "selection_id", "annotation_id", "start_s", "end_s", "score", "iou"]
-    frame = pd.DataFrame(rows, columns=[*columns, "onset_error_s", "offset_error_s"])
-    return frame.sort_values(["recording_id", "start_s", "outcome"], ignore_index=True)
-
-
-def summarise(
-    counts: pd.DataFrame, ranked: pd.DataFrame, matches: pd.DataFrame, *, bootstrap: int, seed: int
-) -> pd.DataFrame:
-    """Return the `metrics` table: one row per key and operating point; IoU thresholds in the order of `counts`.
-
-    `counts` is per recording; `ranked` has the KEYS, rank and hit of all selections (for average precision);
-    `matches` the boundary errors of the selected operating points. Intervals resample groups.
-    """
-    precision_of = {key: _average_precision(rows, counts, key) for key, rows in ranked.groupby(KEYS)}
-    errors = matches.rename(columns={"iou": "pair_iou", "iou_threshold": "iou"}).groupby(KEYS)
-    error_of = errors[["onset_error_s", "offset_error_s"]].median()
-    rows = []
-    for key, part in counts.groupby([*KEYS, "operating_point"], sort=True):
-        keys = dict(zip([*KEYS, "operating_point"], key, strict=True))
-        row = keys | _pooled(part, bootstrap, derive_seed(seed, *map(str, key)))
-        row["average_precision"] = precision_of.get(key[:-1], math.nan)
-        if row["selected"] and key[:-1] in error_of.index:
-            row["onset_error_median_s"], row["offset_error_median_s"] = error_of.loc[key[:-1]]
-        rows.append(row)
-    deciding_first = {iou: i for i, iou in enumerate(counts["iou"].unique())}
-    return table("metrics", rows).sort_values(
-        [*KEYS, "selected", "threshold"],
-        key=lambda column: column.map(deciding_first) if column.name == "iou" else column,
-        ignore_index=True,
+    selections, truth = judged.selections.reset_index(drop=True), judged.annotations.reset_index(drop=True)
+    found, calls = _intervals(selections), _intervals(truth)
+    partner, value = np.full(len(selections), -1), np.full(len(selections), np.nan)
+    missed = np.ones(len(truth), dtype=bool)
+    for rows, of_calls in _by_recording(judged):
+        pairs = match(_some(calls, of_calls), _some(found, rows), iou)
+        hit = rows[pairs.selection]
+        partner[hit], value[hit] = of_calls[pairs.annotation], pairs.iou
+        missed[partner[hit]] = False
+    is_hit = partner >= 0
+    call = truth.reindex(np.where(is_hit, partner, -1))  # a row of nulls for a false alarm
+    columns = selections[["recording_id", "selection_id", "start_s", "end_s", "score"]].assign(
+        outcome=np.where(is_hit, "hit", "false_alarm"), annotation_id=call["annotation_id"].to_numpy(), iou=value
     )
+    for name, own, theirs in (("onset", found.start_s, "start_s"), ("offset", found.end_s, "end_s")):
+        columns[f"{name}_error_s"] = np.abs(own - call[theirs].to_numpy(dtype=float))
+    misses = truth.loc[missed, ["recording_id", "annotation_id", "start_s", "end_s"]].assign(outcome="miss")
+    rows = pd.concat([columns, misses], ignore_index=True) if len(columns) else misses
+    names = ["recording_id", "outcome", "selection_id", "annotation_id", "start_s", "end_s", "score", "iou"]
+    ordered = rows.reindex(columns=[*names, "onset_error_s", "offset_error_s"])
+    return ordered.sort_values(["recording_id", "start_s", "outcome"], ignore_index=True)
 
 
-def _pooled(part: pd.DataFrame, bootstrap: int, seed: int) -> dict[str, Any]:
-    """The numbers of one row: pooled counts, ratios with intervals, false alarms per hour, warnings."""
-    sums = part[["n_gt", "n_pred", "tp", "fp", "fn"]].sum()
-    hours = float(part["duration_s"].sum()) / 3600.0
-    scores = bootstrap_scores(
-        part["tp"].to_numpy(dtype=np.int64),
-        part["n_pred"].to_numpy(dtype=np.int64),
-        part["n_gt"].to_numpy(dtype=np.int64),
-        part["group"].to_numpy(dtype=str),
-        n=bootstrap,
-        seed=seed,
-    )
-    row: dict[str, Any] = {k: int(v) for k, v in sums.items()}
-    row |= {"n_recordings": part["recording_id"].nunique(), "n_groups": part["group"].nunique(), "hours": hours}
-    row |= {name: bool(part[name].iloc[0]) for name in ("selected", "leaky")}
-    row["false_alarms_per_hour"] = ratio(row["fp"], hours)
-    thresholds = part["threshold"].unique()
-    row["threshold"] = float(thresholds[0]) if len(thresholds) == 1 else math.nan
-    for name in ("precision", "recall", "f1"):
-        interval = getattr(scores, name)
-        row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    row["note"] = _note(part, row)
-    return row
+def _by_recording(judged: Judged) -> list[tuple[Indices, Indices]]:
+    """Row numbers of the selections of each recording that has any, and those of its calls."""
+    calls, none = _rows_of(judged.annotations), np.zeros(0, dtype=np.int64)
+    return [(rows, calls.get(recording_id, none)) for recording_id, rows in sorted(_rows_of(judged.selections).items())]
 
 
-def _note(part: pd.DataFrame, row: Mapping[str, Any]) -> str | None:
-    """What a reader must know before trusting the row; None if there is nothing."""
-    notes = [_LEAKY_NOTE] if row["leaky"] else []
-    if row["n_gt"] == 0:
-        notes.append("no annotated call: recall is undefined")
-    elif row["n_gt"] < 10:
-        notes.append(f"only {row['n_gt']} annotated calls")
-    if row["n_groups"] < 10:  # a bootstrap over few groups misses the spread between groups
-        notes.append(f"only {row['n_groups']} groups: the interval is too narrow to be trusted")
-    if row["n_gt"] and (part["n_gt"] > 0).all():
-        notes.append("no recording without calls: false alarms may be underestimated")
-    return "; ".join(notes) or None
-
-
-def _average_precision(rows: pd.DataFrame, counts: pd.DataFrame, key: tuple[Any, ...]) -> float:
-    same = np.logical_and.reduce([counts[k] == v for k, v in zip(KEYS, key, strict=True)])
-    n_gt = int(counts[same & counts["selected"]]["n_gt"].sum())
-    return average_precision(curve(rows["rank"].to_numpy(dtype=float), rows["hit"].to_numpy(dtype=bool)), n_gt)
-
-
-def _by_recording(judged: Judged) -> list[tuple[NDArray[np.int64], Intervals]]:
-    """Row numbers of the selections of each recording that has any, with the calls of that recording."""
-    calls = {k: _intervals(v) for k, v in judged.annotations.groupby("recording_id")}
-    none = Intervals(np.zeros(0), np.zeros(0))
-    positions = judged.selections.reset_index(drop=True).groupby("recording_id").indices
-    return [(np.asarray(rows), calls.get(recording_id, none)) for recording_id, rows in sorted(positions.items())]
+def _rows_of(frame: pd.DataFrame) -> dict[str, Indices]:
+    """Row numbers by recording, in the order of the rows."""
+    codes, names = pd.factorize(frame["recording_id"])
+    order = np.argsort(codes, kind="stable")
+    borders = np.searchsorted(codes[order], np.arange(len(names) + 1))
+    return {str(name): order[borders[i] : borders[i + 1]] for i, name in enumerate(names)}
 
 
 def _intervals(frame: pd.DataFrame) -> Intervals:
     return Intervals(frame["start_s"].to_numpy(dtype=float), frame["end_s"].to_numpy(dtype=float))
 
 
-def _found_row(selection: Any, call: Any, iou: float) -> dict[str, Any]:
-    row = {
-        "recording_id": selection.recording_id,
-        "outcome": "false_alarm" if call is None else "hit",
-        "selection_id": selection.selection_id,
-        "annotation_id": None if call is None else call["annotation_id"],
-        "start_s": selection.start_s,
-        "end_s": selection.end_s,
-        "score": selection.score,
-        "iou": iou,
-    }
-    if call is not None:
-        row["onset_error_s"] = abs(selection.start_s - call["start_s"])
-        row["offset_error_s"] = abs(selection.end_s - call["end_s"])
-    return row
-
-
-def _missed_row(recording_id: str, call: Any) -> dict[str, Any]:
-    return {
-        "recording_id": recording_id,
-        "outcome": "miss",
-        "annotation_id": call["annotation_id"],
-        "start_s": call["start_s"],
-        "end_s": call["end_s"],
-    }
-
-
-def with_micro(counts: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """Return the counts with rows of the label 'micro' (all labels pooled) where there are several labels."""
-    if len(labels) < 2:
-        return counts
-    keys = [*(k for k in KEYS if k != "label"), "operating_point", "recording_id", "group", "duration_s", "selected"]
-    keys += ["leaky"]
-    sums = counts.groupby(keys, as_index=False)[["n_gt", "n_pred", "tp", "fp", "fn"]].sum()
-    values = [precision_recall_f1(*row) for row in sums[["tp", "n_pred", "n_gt"]].itertuples(index=False)]
-    sums[["precision", "recall", "f1"]] = np.asarray(values, dtype=float).reshape(-1, 3)
-    same = counts.groupby(keys)["threshold"].agg(lambda t: t.iloc[0] if t.nunique() == 1 else math.nan)
-    sums["threshold"] = same.to_numpy()
-    return pd.concat([counts, sums.assign(label="micro")], ignore_index=True)
+def _some(intervals: Intervals, rows: Indices) -> Intervals:
+    return Intervals(intervals.start_s[rows], intervals.end_s[rows])

@@ -12,14 +12,15 @@ from otus.errors import DataError
 from otus.evaluation.calibration import Calibration
 from otus.selections import DecodingPoint
 
-VERSION = 1
+VERSION = 2
 
 _HEADER = """\
 # Model {model}: which selections count, fold by fold and label by label, chosen on validation groups.
 #
 # threshold               a selection counts if its peak score reaches this (a probability of the network)
-# decoding                how frame scores become selections (thresholds are probabilities of the network)
-# val_f1                  best F1 on validation
+# decoding                how frame scores become selections (thresholds are probabilities of the network; durations
+#                         were set in units of median_call_s, the shortest in units of short_call_s)
+# val_f1                  best F1 of this decoding on validation
 # val_average_precision   average precision of this decoding on validation
 # n_calls                 annotated calls of the label on validation
 # calibration             how the peak score (as a logit) becomes the probability of a hit, the column probability:
@@ -27,6 +28,8 @@ _HEADER = """\
 #                         isotonic: straight lines between knots (peak) and values (probability); none: no probability;
 #                         fitted on n selections of validation, n_hits of them hits
 # curve                   what this and other thresholds reach on validation, highest first
+# reached                 by what validation chose (criterion), and what threshold and decoding reach in its hours of
+#                         sound: selections (n_pred), hits (tp), and ratios; a note where the criterion could not decide
 #
 # Written by the rule evaluate_model and read by the post-filter. To change it, set evaluation.decoding in the config.
 """
@@ -34,12 +37,31 @@ _HEADER = """\
 
 @dataclass(frozen=True)
 class ThresholdCurve:
-    """Precision, recall and F1 on validation at some thresholds (probabilities), highest first; rounded."""
+    """What some thresholds (probabilities) reach on validation, highest first; rounded."""
 
     threshold: tuple[float, ...] = ()
     precision: tuple[float, ...] = ()
     recall: tuple[float, ...] = ()
     f1: tuple[float, ...] = ()
+    false_alarms_per_hour: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What was chosen by (`criterion`, in words), and what the chosen point reaches in `hours` of validation; rounded.
+
+    Ratios without a denominator are 0. `note` says where the criterion could not decide.
+    """
+
+    criterion: str = ""
+    hours: float = 0.0
+    n_pred: int = 0
+    tp: int = 0
+    precision: float = 0.0
+    recall: float = 0.0
+    f1: float = 0.0
+    false_alarms_per_hour: float = 0.0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,7 @@ class ChosenPoint:
     n_calls: int
     calibration: Calibration
     curve: ThresholdCurve
+    reached: Reached = Reached()
 
 
 #: Fold -> label -> what was chosen.
@@ -92,9 +115,10 @@ def read_thresholds(path: str | Path) -> dict[int, dict[str, ChosenPoint]]:
 
 
 def _readable(point: ChosenPoint) -> dict[str, Any]:
-    """The fields, without those of the calibration that its method does not have."""
+    """The fields, without those of the calibration and of the decoding that it does not have, and empty notes."""
     values = asdict(point)
-    values["calibration"] = {k: v for k, v in values["calibration"].items() if v not in (None, (), "")}
+    for part in ("decoding", "calibration", "reached"):
+        values[part] = {k: v for k, v in values[part].items() if v not in (None, (), "")}
     return values
 
 
@@ -103,6 +127,7 @@ def _point(values: Mapping[str, Any]) -> ChosenPoint:
         "decoding": DecodingPoint(**values["decoding"]),
         "calibration": Calibration(**_with_tuples(values["calibration"])),
         "curve": ThresholdCurve(**_with_tuples(values["curve"])),
+        "reached": Reached(**values["reached"]),
     }
     return ChosenPoint(**{**values, **parts})
 
