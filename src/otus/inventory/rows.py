@@ -1,7 +1,7 @@
 """The rows of the tables recordings and annotations, and of the quarantine for recordings that are not labelled."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from otus.config import CorpusSettings
@@ -15,7 +15,7 @@ from otus.inventory.sheet import SheetEntry
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the recordings besides their files, by path."""
+    """What is known of the recordings besides their files, by path, and the SNR of each row of `labels`."""
 
     ids: Mapping[str, str]
     groups: Mapping[str, str]
@@ -23,6 +23,7 @@ class Known:
     raws: Mapping[str, str]
     sheet: Mapping[str, SheetEntry]
     labels: Labels
+    snr_db: Sequence[float | None]
 
     def extracts_of(self) -> Counter[str]:
         """Return how many extracts each raw recording has."""
@@ -93,22 +94,22 @@ def not_labelled(path: str, labels: Labels, n_extracts: int) -> Quarantined:
     return Quarantined("unlabelled", path, None, reason, "add a table or set corpus.unlabelled: negative")
 
 
-def annotation_columns(labels: Labels, ids: Mapping[str, str]) -> dict[str, list[object]]:
+def annotation_columns(known: Known) -> dict[str, list[object]]:
     """Return the columns of the table annotations; the number in an id counts by start, end and label."""
     numbers: Counter[str] = Counter()
     columns: dict[str, list[object]] = {
         name: []
         for name in (
             "annotation_id", "recording_id", "start_s", "end_s", "low_hz", "high_hz", "label", "quality",
-            "source_file", "source_row",
+            "snr_db", "source_file", "source_row",
         )
     }  # fmt: skip
-    for attached in labels.rows:
-        row, recording_id = attached.row, ids[attached.recording]
+    for attached, snr_db in zip(known.labels.rows, known.snr_db, strict=True):
+        row, recording_id = attached.row, known.ids[attached.recording]
         numbers[recording_id] += 1
         values = (
             f"{recording_id}_a{numbers[recording_id]:04d}", recording_id, row.start_s, row.end_s, row.low_hz,
-            row.high_hz, row.label, row.quality, attached.source_file, row.source_row,
+            row.high_hz, row.label, row.quality, snr_db, attached.source_file, row.source_row,
         )  # fmt: skip
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)

@@ -22,6 +22,7 @@ from otus.inventory.names import recording_ids
 from otus.inventory.recordings import AudioFile, Quarantined, left_out, not_opened, originals, shown
 from otus.inventory.rows import Known, annotation_columns, is_labelled, not_labelled, recording_row
 from otus.inventory.sheet import read_sheet
+from otus.inventory.snr_survey import annotation_snr_db
 from otus.inventory.survey import survey
 from otus.tables import table
 
@@ -51,7 +52,8 @@ def take_inventory(
     """Return the recordings below `root`, their annotations, and what had to be left out and why.
 
     Files with the same samples are one recording with the tables of all. `workers` threads look into the audio; what
-    the Parquet file `cache` tells of unchanged files is taken from there, and what is found is added to it.
+    the Parquet file `cache` tells of unchanged files is taken from there, and what is found is added to it; the table
+    `<cache>_snr` beside it does so for the SNR of annotations.
     Raises DataError if a glob or the sheet matches nothing, no recording can be read, no annotation has a target
     label, or the settings contradict each other or the files; StageError if the tables do not add up.
     """
@@ -87,17 +89,22 @@ def take_inventory(
     extracts = find_extracts(audio, kept, index, settings.extracts)
     _say_no_extract(settings, extracts, progress)
     groups = groups_of([file.path for file in recordings], ids, settings.group, extracts, sheet, progress)
-    inventory = _tables(
-        recordings, settings, Known(ids, groups, extracts, raw_keys(extracts, ids), sheet, labels), quarantine
+    beside = cache and cache.with_name(f"{cache.stem}_snr.parquet")
+    found_at = {file.path: file for file in files.audio}
+    snr_db = annotation_snr_db(
+        root, labels.rows, found_at, settings.targets, workers=workers, cache=beside, progress=progress
     )
-    check_audio_files(map(shown, {file.path for file in selected.audio}), inventory.recordings, inventory.quarantine)
-    check_annotation_files(
-        (file.path for source in files.annotations for file in source),
-        inventory.annotation_files,
-        inventory.annotations,
-        inventory.quarantine,
-    )
+    known = Known(ids, groups, extracts, raw_keys(extracts, ids), sheet, labels, snr_db)
+    inventory = _tables(recordings, settings, known, quarantine)
+    _check_accounts(inventory, selected, files)
     return inventory
+
+
+def _check_accounts(inventory: Inventory, selected: CorpusFiles, read: CorpusFiles) -> None:
+    """Raise StageError unless every selected audio file and every row of the tables read is accounted for."""
+    check_audio_files(map(shown, {file.path for file in selected.audio}), inventory.recordings, inventory.quarantine)
+    tables = (file.path for source in read.annotations for file in source)
+    check_annotation_files(tables, inventory.annotation_files, inventory.annotations, inventory.quarantine)
 
 
 def _tables(files: list[AudioFile], settings: CorpusSettings, known: Known, quarantine: list[Quarantined]) -> Inventory:
@@ -110,7 +117,7 @@ def _tables(files: list[AudioFile], settings: CorpusSettings, known: Known, quar
     rows = [recording_row(file, settings, known, labelled[file.path]) for file in files]
     return Inventory(
         table("recordings", rows),
-        table("annotations", annotation_columns(known.labels, known.ids)),
+        table("annotations", annotation_columns(known)),
         table("annotation_files", [dataclasses.asdict(account) for account in known.labels.files]),
         table("quarantine", [dataclasses.asdict(row) for row in quarantine]),
     )
