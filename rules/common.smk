@@ -117,7 +117,19 @@ def evaluation_of(wildcards):
     settings = CFG.evaluation
     decoding = settings.decoding_of.get(wildcards.training, settings.decoding)
     own = settings.model_copy(update={"decoding": decoding})
-    return own.model_dump(mode="json", exclude={"decoding_of", "bootstrap"})
+    keys = {"iou", "thresholds", "decoding", "choice", "choice_of", "calibration"}
+    return own.model_dump(mode="json", include=keys)
+
+
+def measured(table):
+    """One table of the measures of all models and detectors of others."""
+    return expand(f"{RESULTS}/measures/{{model}}/{table}.parquet", model=JUDGED)
+
+
+def of_both_layers(table):
+    """A table of what was found before the forest, and of what the forest left."""
+    stages = (f"{RESULTS}/evaluation", f"{RESULTS}/forest")
+    return [f"{stage}/{{dataset}}-{{training}}/{table}.parquet" for stage in stages]
 
 
 def training_threads(wildcards):

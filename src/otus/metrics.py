@@ -1,4 +1,4 @@
-"""Counts to numbers: precision, recall, F1, false alarms per hour, precision-recall curves, bootstrap intervals."""
+"""Counts to numbers: precision, recall, F1, precision-recall curves; a number with its interval."""
 
 import math
 from dataclasses import dataclass
@@ -17,15 +17,6 @@ class Interval:
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Precision, recall and F1 of pooled counts with intervals over groups."""
-
-    precision: Interval
-    recall: Interval
-    f1: Interval
 
 
 @dataclass(frozen=True)
@@ -77,35 +68,3 @@ def average_precision(points: Curve, n_gt: int) -> float:
         return math.nan
     gain = np.diff(np.concatenate([[0.0], points.recall(n_gt)]))
     return float(np.sum(points.precision() * gain))
-
-
-def bootstrap_scores(
-    tp: Counts, n_pred: Counts, n_gt: Counts, groups: NDArray[np.str_], *, n: int, seed: int
-) -> Scores:
-    """Return pooled precision, recall and F1 with 95 % percentile intervals from resampling whole groups.
-
-    `tp`, `n_pred` and `n_gt` hold one value per recording. A resample in which a ratio is undefined does not count
-    for that ratio; with fewer than two groups the interval is NaN (cluster bootstrap, Davison & Hinkley 1997, 3.8).
-    """
-    _, of_group = np.unique(groups, return_inverse=True)
-    n_groups = int(of_group.max(initial=-1)) + 1
-    sums = np.stack([np.bincount(of_group, weights=c, minlength=n_groups) for c in (tp, n_pred, n_gt)], axis=1)
-    values = precision_recall_f1(*(int(v) for v in sums.sum(axis=0))) if n_groups else (math.nan,) * 3
-    if n_groups < 2 or n == 0:
-        return Scores(*(Interval(v, math.nan, math.nan) for v in values))
-    draws = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n) @ sums
-    with np.errstate(invalid="ignore", divide="ignore"):
-        resampled = (
-            draws[:, 0] / draws[:, 1],
-            draws[:, 0] / draws[:, 2],
-            2 * draws[:, 0] / (draws[:, 1] + draws[:, 2]),
-        )
-    return Scores(*(_interval(v, r) for v, r in zip(values, resampled, strict=True)))
-
-
-def _interval(value: float, resampled: Reals) -> Interval:
-    usable = resampled[np.isfinite(resampled)]
-    if len(usable) == 0 or math.isnan(value):
-        return Interval(value, math.nan, math.nan)
-    low, high = np.percentile(usable, [2.5, 97.5])
-    return Interval(value, float(low), float(high))

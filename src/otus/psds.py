@@ -67,6 +67,20 @@ class Events:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """What coverage says of every call and detection.
+
+    `found_from`, per call: the highest score such that the detections with it or more find the call; -inf if none do.
+    `alarm`, per detection: whether it is a false alarm. `crossing`, (labels, detections): whether a false alarm is a
+    cross-trigger of each label.
+    """
+
+    found_from: Reals
+    alarm: Mask
+    crossing: Mask
+
+
+@dataclass(frozen=True)
 class Rates:
     """Per label and operating point, (labels, points): recall, false alarms and mean cross-triggers, both per hour.
 
@@ -87,39 +101,60 @@ class Roc:
     recall: Reals
 
 
+def verdicts(
+    calls: Events, found: Events, score: Reals, excused: Mask, *, n_labels: int, coverage: Coverage
+) -> Verdicts:
+    """Return which calls are found, from which score on, and which detections are false alarms and cross-triggers.
+
+    `calls` has no annotation labelled unknown; `excused` says which detections are no false alarms if they are not
+    valid (see `otus.sides.mostly_unknown`).
+    """
+    share = np.zeros((n_labels, len(found)))
+    for label in range(n_labels):
+        share[label] = _share_covered(calls.at(calls.label == label), found)
+    each = np.arange(len(found))
+    valid = share[found.label, each] >= coverage.dtc - _SLACK
+    alarm = ~valid & ~excused
+    crossing = (share >= coverage.cttc - _SLACK) & alarm
+    crossing[found.label, each] = False
+    found_from = np.full(len(calls), -np.inf)
+    for label in np.unique(calls.label).tolist():
+        own, valid_own = calls.label == label, valid & (found.label == label)
+        found_from[own] = _critical_score(calls.at(own), found.at(valid_own), score[valid_own], coverage.gtc)
+    return Verdicts(found_from, alarm, crossing)
+
+
+def crossing_rates(calls: Events, found: Events, judged: Verdicts) -> Reals:
+    """Return by how much each detection raises the mean rate of cross-triggers of its label per hour of other calls."""
+    n_labels = len(judged.crossing)
+    n = np.bincount(calls.label, minlength=n_labels)
+    seconds = np.bincount(calls.label, weights=calls.end_s - calls.start_s, minlength=n_labels)
+    with np.errstate(divide="ignore"):
+        per_call_hour = np.where(seconds > 0, 3600.0 / seconds, 0.0)
+    others = np.maximum((n > 0).sum() - (n > 0), 1)  # labels that a detection of each label may be mixed up with
+    return np.asarray(per_call_hour @ judged.crossing / others[found.label])
+
+
 def rates(
     calls: Events, found: Events, score: Reals, excused: Mask, *, hours: float, n_labels: int, coverage: Coverage
 ) -> Rates:
     """Return the rates of no detection, and then, at every score from the highest down, of those with it or more.
 
-    `calls` has no annotation labelled unknown; `excused` says which detections are no false alarms if they are not
-    valid (see `otus.sides.mostly_unknown`). If other thresholds need other detections, give those of one threshold
-    with one score, and put the rates of all thresholds together with `joined`.
+    `calls` and `excused` as in `verdicts`. If other thresholds need other detections, give those of one threshold with
+    one score, and put the rates of all thresholds together with `joined`.
     """
     thresholds = np.append(np.unique(score), np.inf)[::-1]
     point = np.searchsorted(-thresholds, -score)
+    judged = verdicts(calls, found, score, excused, n_labels=n_labels, coverage=coverage)
+    mixed_up = crossing_rates(calls, found, judged)
     n = np.bincount(calls.label, minlength=n_labels)
-    seconds = np.bincount(calls.label, weights=calls.end_s - calls.start_s, minlength=n_labels)
-    share = np.zeros((n_labels, len(found)))
-    for label in range(n_labels):
-        share[label] = _share_covered(calls.at(calls.label == label), found)
-    valid = share[found.label, np.arange(len(found))] >= coverage.dtc - _SLACK
-    alarm = ~valid & ~excused
-    crossing = (share >= coverage.cttc - _SLACK) & alarm
-    crossing[found.label, np.arange(len(found))] = False
-    with np.errstate(divide="ignore"):
-        per_call_hour = np.where(seconds > 0, 3600.0 / seconds, 0.0)
-    others = np.maximum((n > 0).sum() - (n > 0), 1)  # labels that a detection of each label may be mixed up with
-    mixed_up = per_call_hour @ crossing / others[found.label]
-
     counted = np.full((3, n_labels, len(thresholds)), np.nan)
     for label in np.flatnonzero(n).tolist():
-        own, valid_own = found.label == label, valid & (found.label == label)
-        critical = _critical_score(calls.at(calls.label == label), found.at(valid_own), score[valid_own], coverage.gtc)
+        own, critical = found.label == label, judged.found_from[calls.label == label]
         reached = np.searchsorted(-thresholds, -critical[np.isfinite(critical)])
         counted[0, label] = np.bincount(reached, minlength=len(thresholds)) / n[label]
         if hours:
-            counted[1, label] = np.bincount(point[own & alarm], minlength=len(thresholds)) / hours
+            counted[1, label] = np.bincount(point[own & judged.alarm], minlength=len(thresholds)) / hours
         counted[2, label] = np.bincount(point[own], weights=mixed_up[own], minlength=len(thresholds))
     return Rates(*np.cumsum(counted, axis=2))
 

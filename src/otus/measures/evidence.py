@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit
 
 from otus.sides import Spans, rows_inside, side_spans, unknown_spans
 from otus.tables import FILTERED
@@ -62,7 +64,8 @@ def tested_layers(
     """
     iou = float(counts["iou"].iloc[0])
     searched = counts[(counts["split"] == "test") & np.isclose(counts["iou"], iou) & counts["selected"]]
-    found = _ranked(selections[selections["split"] == "test"])
+    tested = selections[selections["split"] == "test"]
+    found = tested.assign(rank=ranks(tested))
     pairs = matches[(matches["split"] == "test") & np.isclose(matches["iou_threshold"], iou)]
     sample_rates = recordings.set_index("recording_id")["sample_rate"]
     wanted = annotations[annotations["label"].isin(labels)]
@@ -110,7 +113,19 @@ def _pooled(parts: Sequence[TestedLayer]) -> TestedLayer:
     )
 
 
-def _ranked(selections: pd.DataFrame) -> pd.DataFrame:
-    forest = selections["layer"].str.endswith(FILTERED)
-    rank = np.where(forest, selections["rf_probability"], selections["peak_score"])
-    return selections.assign(rank=rank.astype(float))
+def ranks(selections: pd.DataFrame) -> NDArray[np.float64]:
+    """Return what ranks the selections of one layer: the peak logit, or behind a forest the forest's probability.
+
+    Where a forest is used in some folds only, the others have the network's scores in its place, and the two are not
+    alike: there the calibrated probability ranks, as far as it is known.
+    """
+    peak = selections["peak_score"].to_numpy(dtype=float)
+    if not selections["layer"].str.endswith(FILTERED).all():
+        return np.asarray(peak)
+    own = selections["rf_probability"].to_numpy(dtype=float)
+    used = ~np.isclose(own, expit(peak), rtol=0.0, atol=1e-12)
+    of_fold = pd.Series(used).groupby(selections["fold"].to_numpy()).any()
+    if of_fold.all() or not of_fold.any():
+        return np.asarray(own)
+    known = selections["probability"].to_numpy(dtype=float)
+    return np.asarray(np.where(np.isnan(known), own, known))
