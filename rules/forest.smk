@@ -17,11 +17,16 @@ rule filter_selections:
         card=card_of_judged,
         selections=file_of(rules.evaluate_model.output.selections),
         counts=file_of(rules.evaluate_model.output.counts),
+        shapes=file_of(rules.evaluate_model.output.shapes),
         thresholds=file_of(rules.evaluate_model.output.thresholds),
     output:
         selections=f"{RESULTS}/forest/{{dataset}}-{{training}}/selections.parquet",
         matches=f"{RESULTS}/forest/{{dataset}}-{{training}}/matches.parquet",
         counts=f"{RESULTS}/forest/{{dataset}}-{{training}}/counts.parquet",
+        points=f"{RESULTS}/forest/{{dataset}}-{{training}}/points.parquet",
+        features=f"{RESULTS}/forest/{{dataset}}-{{training}}/features.parquet",
+        importances=f"{RESULTS}/forest/{{dataset}}-{{training}}/importances.parquet",
+        dependence=f"{RESULTS}/forest/{{dataset}}-{{training}}/dependence.parquet",
         summary=f"{RESULTS}/forest/{{dataset}}-{{training}}/forests.json",
         forests=directory(f"{RESULTS}/forest/{{dataset}}-{{training}}/forests"),
     log:
@@ -41,8 +46,11 @@ rule filter_selections:
         targets=TARGETS,
         band=band_of_judged,
         forest=CFG.forest.model_dump(mode="json"),
-        evaluation=CFG.evaluation.model_dump(mode="json", include={"iou", "thresholds"}),
+        evaluation=CFG.evaluation.model_dump(
+            mode="json",
+            include={"iou", "thresholds", "choice", "choice_of", "calibration"},
+        ),
         seed=CFG.seed,
-        code=code_digest("forest"),
+        code=code_digest("forest.stage", "forest.feature_table"),
     script:
         "../scripts/filter_selections.py"

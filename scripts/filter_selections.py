@@ -6,6 +6,7 @@ from pathlib import Path
 from otus.atomic import write_json
 from otus.config import EvaluationSettings, ForestSettings
 from otus.evaluation.thresholds import read_thresholds
+from otus.forest.feature_table import write_features
 from otus.forest.stage import filter_model, save_forests
 from otus.joblog import job_log
 from otus.models.card import load_card
@@ -19,17 +20,17 @@ if files.card:
     window_s, low_hz, high_hz = frontend.n_fft / frontend.sample_rate, frontend.low_hz, frontend.high_hz
 else:  # of a detector of others nobody knows how it sees sound
     window_s, low_hz, high_hz = 0.02, params.band["low_hz"], params.band["high_hz"] or math.inf
-settings = ForestSettings.model_validate(params.forest)
 filtered = filter_model(
     Path(params.root),
     read_table(files.selections, "selections"),
     read_table(files.counts, "counts"),
+    read_table(files.shapes, "score_shapes"),
     read_table(files.recordings, "recordings"),
     read_table(files.annotations, "annotations"),
     read_table(files.splits, "splits"),
     read_thresholds(files.thresholds),
     targets=params.targets,
-    settings=settings,
+    settings=ForestSettings.model_validate(params.forest),
     evaluation=EvaluationSettings.model_validate(params.evaluation),
     window_s=window_s,
     low_hz=low_hz,
@@ -40,4 +41,8 @@ filtered = filter_model(
 write_table(out.selections, "selections", filtered.selections)
 write_table(out.matches, "matches", filtered.matches)
 write_table(out.counts, "counts", filtered.counts)
-write_json(out.summary, save_forests(Path(out.forests), filtered.forests, settings))
+write_table(out.points, "points", filtered.points)
+write_features(out.features, filtered.features)
+write_table(out.importances, "importances", filtered.importances)
+write_table(out.dependence, "dependence", filtered.dependence)
+write_json(out.summary, save_forests(Path(out.forests), filtered.forests, filtered.feature_names))

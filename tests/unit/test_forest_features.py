@@ -10,8 +10,15 @@ import soundfile
 
 from otus import audio
 from otus.errors import DataError
-from otus.forest import FEATURE_NAMES, feature_names, features, selection_features
-from otus.forest.features import cepstral_statistics, density_quantiles, fft_length, mel_bank
+from otus.forest import spectra
+from otus.forest.features import (
+    FEATURE_NAMES,
+    cepstral_statistics,
+    density_quantiles,
+    feature_names,
+    selection_features,
+)
+from otus.forest.spectra import fft_length, mel_bank
 
 RATE = 24_000
 N_FFT = 1024
@@ -197,9 +204,9 @@ def test_blocks_and_batches_do_not_change_anything(tmp_path, monkeypatch, block,
     ends = np.minimum(starts + random.uniform(0.001, 2.0, 60), 12.0)
     scores = random.normal(size=60)
     whole = selection_features(path, info, starts, ends, scores, **SETTINGS)
-    monkeypatch.setattr(features, "_BLOCK_SAMPLES", block)
-    monkeypatch.setattr(features, "_BATCH_SAMPLES", 4 * block)
-    monkeypatch.setattr(features, "_MERGE_S", merge_s)
+    monkeypatch.setattr(spectra, "_BLOCK_SAMPLES", block)
+    monkeypatch.setattr(spectra, "_BATCH_SAMPLES", 4 * block)
+    monkeypatch.setattr(spectra, "_MERGE_S", merge_s)
     blocked = selection_features(path, info, starts, ends, scores, **SETTINGS)
     np.testing.assert_allclose(blocked, whole, rtol=1e-5, atol=1e-4)
     assert (whole[:, 0] == scores).all()
@@ -298,13 +305,13 @@ def test_bad_selections_are_named(tmp_path, start_s, end_s, score, words):
 def test_reads_only_around_selections(tmp_path, monkeypatch):
     path, info = write(tmp_path, noise(60.0))
     reads = []
-    read = audio.read
+    read = audio.AudioFile.read
 
     def spy(file, start, end):
         reads.append((start / RATE, end / RATE))
         return read(file, start, end)
 
-    monkeypatch.setattr(audio, "read", spy)
+    monkeypatch.setattr(audio.AudioFile, "read", spy)
     describe(path, info, [50.0, 10.0, 10.3, 10.1], [50.5, 10.2, 10.6, 10.5])
     assert len(reads) == 2
     assert sum(end - start for start, end in reads) < 1.1 + 4 * N_FFT / RATE
@@ -312,7 +319,7 @@ def test_reads_only_around_selections(tmp_path, monkeypatch):
 
 def test_endless_selection_is_cut(tmp_path, monkeypatch):
     path, info = write(tmp_path, noise(4.0))
-    monkeypatch.setattr(features, "_LONGEST_SAMPLES", RATE)
+    monkeypatch.setattr(spectra, "_LONGEST_SAMPLES", RATE)
     found = describe(path, info, [0.0], [4.0])
     np.testing.assert_allclose(found, describe(path, info, [0.0], [RATE // HOP * HOP / RATE]), rtol=1e-5, atol=1e-4)
 

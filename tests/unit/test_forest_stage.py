@@ -1,6 +1,7 @@
 """The post-filter of a model: who is fitted on, who is judged, and what becomes of the selections."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,19 @@ import soundfile
 from otus.atomic import write_json
 from otus.audio import inspect
 from otus.config import EvaluationSettings, ForestSettings
+from otus.errors import DataError
 from otus.evaluation.calibration import Calibration
 from otus.evaluation.tally import Judged, count_per_recording, judge
 from otus.evaluation.thresholds import ChosenPoint, ThresholdCurve
 from otus.forest import feature_names, selection_features, stage
+from otus.forest.feature_table import read_features, write_features
 from otus.selections import DecodingPoint, logit
 from otus.tables import table, write_table
 
 LABELS = ["hum", "cluck"]
 DURATION_S = 60.0
 THRESHOLD = 1 / (1 + np.exp(-1.0))  # logit 1
-FOREST = ForestSettings(mfcc=1).model_copy(update={"trees": 4})  # fewer than any real forest may have
+FOREST = ForestSettings(trees=10, min_samples_leaf=2, features="alpaca", mfcc=1)
 EVALUATION = EvaluationSettings(thresholds=[], bootstrap=0)
 KEY = ["fold", "split", "label", "recording_id"]
 
@@ -78,6 +81,7 @@ class Corpus:
         self.selections = table("selections", rows.drop(columns=["group", "start_sample", "end_sample"]))
         self.points = {fold: {label: chosen_point(THRESHOLD) for label in labels} for fold in self.folds}
         self.labels = labels
+        self.shapes = table("score_shapes", [])
 
     def group_of(self):
         return self.splits.drop_duplicates("recording_id").set_index("recording_id")["group"]
@@ -87,6 +91,7 @@ class Corpus:
             root,
             self.selections if selections is None else selections,
             self.searched(),
+            self.shapes,
             self.recordings,
             self.annotations if annotations is None else annotations,
             self.splits,
@@ -122,18 +127,19 @@ class Corpus:
         return pd.concat(parts).set_index(KEY).sort_index()
 
 
-def features_without_sound(path, info, start_s, end_s, score, *, n_mfcc, **band):
+def features_without_sound(root, candidates, shapes, recordings, *, n_mfcc, **settings):
     """Score, number of the recording, and length."""
-    values = np.zeros((len(start_s), len(feature_names(n_mfcc))))
-    values[:, 0], values[:, 1] = score, int(path.stem[1:])
-    values[:, 2] = np.asarray(end_s) - np.asarray(start_s)
+    values = pd.DataFrame(0.0, index=candidates.index, columns=list(feature_names(n_mfcc)))
+    values.iloc[:, 0] = candidates["score"]
+    values.iloc[:, 1] = candidates["recording_id"].str[1:].astype(float)
+    values.iloc[:, 2] = candidates["end_s"] - candidates["start_s"]
     return values
 
 
 @pytest.fixture
 def silent(monkeypatch):
     """No audio is read."""
-    monkeypatch.setattr(stage, "selection_features", features_without_sound)
+    monkeypatch.setattr(stage, "candidate_features", features_without_sound)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +151,7 @@ def corpus():
 def filtered(corpus):
     """The layer of that corpus at two IoU thresholds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "selection_features", features_without_sound)
+        patch.setattr(stage, "candidate_features", features_without_sound)
         return corpus.filtered(Path("nowhere"), evaluation=EvaluationSettings(iou=[0.4, 0.9], thresholds=[0.5]))
 
 
@@ -193,8 +199,10 @@ def test_forest_of_a_fold_does_not_depend_on_what_it_judges(silent, tmp_path):
     after = corpus.filtered(tmp_path, selections=selections, annotations=annotations).forests
     for old, new in zip(before, after, strict=True):
         same = (old.threshold, old.candidate_step, old.n_hits) == (new.threshold, new.candidate_step, new.n_hits)
-        rows = np.random.default_rng(0).normal(1, 1, size=(50, len(feature_names(1))))
-        same &= bool((old.forest.predict_proba(rows) == new.forest.predict_proba(rows)).all())
+        same &= (old.alone, old.filtered, old.calibration) == (new.alone, new.filtered, new.calibration)
+        if old.fold == 2:
+            rows = np.random.default_rng(0).normal(1, 1, size=(50, len(feature_names(1))))
+            np.testing.assert_array_equal(old.forest.predict_proba(rows), new.forest.predict_proba(rows))
         assert same == (old.fold == 2)
 
 
@@ -234,8 +242,8 @@ class Halves(Corpus):
 @pytest.fixture
 def fits(monkeypatch):
     """The sides of every fit, as pairs of what is fitted on and what is judged."""
-    seen, sides = [], stage._sides
-    monkeypatch.setattr(stage, "_sides", lambda *args: seen.append(sides(*args)) or seen[-1])
+    seen, sides = [], stage.sides
+    monkeypatch.setattr(stage, "sides", lambda *args: seen.append(sides(*args)) or seen[-1])
     return seen
 
 
@@ -330,11 +338,18 @@ def test_with_one_threshold_every_selection_is_a_candidate(silent, tmp_path, thr
     assert sorted(judged["selection_id"]) == sorted(tested["selection_id"])
 
 
-def test_probabilities_of_the_network_are_carried_through(corpus, filtered):
-    before = corpus.selections.set_index("selection_id")["probability"]
-    after = filtered.selections.set_index("selection_id")["probability"]
-    np.testing.assert_array_equal(after, before.reindex(after.index))
-    assert after.notna().all() and (after != filtered.selections.set_index("selection_id")["rf_probability"]).any()
+def test_probability_is_calibrated_and_the_raw_one_stays(filtered):
+    for forest in filtered.forests:
+        own = filtered.selections
+        own = own[(own["fold"] == forest.fold) & (own["label"] == forest.label)]
+        raw, calibrated = own["rf_probability"].to_numpy(), own["probability"].to_numpy()
+        assert ((raw >= forest.threshold) == own["selected"]).all()
+        assert forest.calibration.method == "platt" and forest.calibration.slope > 0
+        assert (np.diff(calibrated[np.argsort(raw)]) >= -1e-12).all() and not np.allclose(raw, calibrated)
+    judged = filtered.selections[filtered.selections["split"] == "test"]
+    assert abs(judged["probability"].mean() - judged["hit"].mean()) < 0.1
+    brier = ((judged["probability"] - judged["hit"]) ** 2).mean()
+    assert brier <= ((judged["rf_probability"] - judged["hit"]) ** 2).mean() + 0.005
 
 
 @pytest.mark.parametrize("folds", [3, 1])
@@ -344,11 +359,27 @@ def test_without_a_forest_the_layer_is_the_networks_own(silent, tmp_path, folds)
     assert all(f.forest is None and "0 false alarms" in f.reason for f in filtered.forests)
     columns = ["n_gt", "n_pred", "tp", "fp", "fn", "duration_s"]
     pd.testing.assert_frame_equal(chosen(filtered.counts)[columns], corpus.cnn_counts()[columns], check_dtype=False)
-    own = corpus.selections.query("split == 'test' and selected").sort_values("selection_id", ignore_index=True)
-    kept = filtered.selections.query("split == 'test' and selected").sort_values("selection_id", ignore_index=True)
+    own = corpus.selections.query("split == 'test'").sort_values("selection_id", ignore_index=True)
+    kept = filtered.selections.query("split == 'test'").sort_values("selection_id", ignore_index=True)
     same = ["selection_id", "recording_id", "start_s", "end_s", "label", "score", "peak_score", "model", "fold", "hit"]
+    same += ["probability", "selected"]
     pd.testing.assert_frame_equal(kept[same], own[same])
-    assert (kept["rf_probability"] == 1.0).all()
+    np.testing.assert_allclose(kept["rf_probability"], 1 / (1 + np.exp(-kept["peak_score"])))
+    assert all(f.threshold == pytest.approx(THRESHOLD) for f in filtered.forests)
+    assert len(filtered.importances) == len(filtered.dependence) == 0
+
+
+def test_what_other_folds_found_is_put_on_the_scale_of_this_one(silent, tmp_path):
+    corpus = Corpus(n=12, labels=["hum"], false_alarms=0)
+    corpus.points = {fold: {"hum": chosen_point(threshold)} for fold, threshold in {1: 0.3, 2: 0.5, 3: 0.8}.items()}
+    own = corpus.selections["fold"].map({1: 0.3, 2: 0.5, 3: 0.8}).map(logit)
+    before = corpus.selections.assign(selected=corpus.selections["peak_score"] >= own).set_index("selection_id")
+    filtered = corpus.filtered(tmp_path)
+    assert all(f.forest is None for f in filtered.forests)
+    for forest in filtered.forests:
+        rows = filtered.selections[filtered.selections["fold"] == forest.fold].set_index("selection_id")
+        assert {"val", "test"} == set(rows["split"])
+        assert (rows["selected"] == before["selected"].reindex(rows.index)).all(), "also those of the other folds"
 
 
 def test_every_recording_is_counted_also_without_candidates(corpus, filtered):
@@ -420,33 +451,99 @@ def test_same_seed_same_tables(silent, tmp_path):
     assert not first.selections["rf_probability"].equals(other.selections["rf_probability"])
 
 
-def test_forest_without_use_leaves_the_networks_threshold_alone(monkeypatch, tmp_path):
-    def blind(path, info, start_s, end_s, score, *, n_mfcc, **band):
-        return np.zeros((len(start_s), len(feature_names(n_mfcc))))
+def test_forest_without_use_is_not_used(monkeypatch, tmp_path):
+    def blind(root, candidates, shapes, recordings, *, n_mfcc, **settings):
+        return pd.DataFrame(0.0, index=candidates.index, columns=list(feature_names(n_mfcc)))
 
-    monkeypatch.setattr(stage, "selection_features", blind)
+    monkeypatch.setattr(stage, "candidate_features", blind)
     corpus = Corpus(labels=["hum"], false_alarms=12)
+    corpus.points = {fold: {"hum": chosen_point(1 / (1 + np.exp(-2.5)))} for fold in corpus.folds}  # near the best
     filtered = corpus.filtered(tmp_path)
-    assert all(f.forest is not None for f in filtered.forests)
-    assert [(f.candidate_step, f.threshold) for f in filtered.forests] == [(1.0, 0.0)] * 3, "a draw changes nothing"
-    columns = ["n_gt", "n_pred", "tp", "fp", "fn"]
-    pd.testing.assert_frame_equal(chosen(filtered.counts)[columns], corpus.cnn_counts()[columns], check_dtype=False)
+    assert all(f.forest is None and "no better than chance" in f.reason for f in filtered.forests)
+    assert all(f.filtered is not None and f.filtered <= f.alone + 0.05 for f in filtered.forests)
+    own = corpus.selections.query("split == 'test'").set_index("selection_id")["peak_score"]
+    kept = filtered.selections.query("split == 'test'").set_index("selection_id")["selected"]
+    assert sorted(own.index) == sorted(kept.index) and (kept == (own >= 2.5).reindex(kept.index)).all()
+
+
+def test_fixed_thresholds_stand_in_points_by_group(filtered):
+    counts, points = filtered.counts, filtered.points
+    assert counts["selected"].all() and set(counts["operating_point"]) == {"selected"}
+    assert set(points["role"]) == {"fixed"} and set(points["operating_point"]) == {"rf0.50"}
+    assert points["off_threshold"].isna().all() and set(points["threshold"]) == {0.5}
+    rows = filtered.selections
+    rows = rows[(rows["split"] == "test") & (rows["rf_probability"] >= 0.5)]
+    deciding = points[points["iou"] == 0.4]
+    assert deciding["n_pred"].sum() == len(rows) and deciding["tp"].sum() == rows["hit"].sum()
+    tested = counts[(counts["split"] == "test") & (counts["iou"] == 0.4)]
+    for column in ("n_gt", "duration_s"):
+        by_group = tested.groupby(["fold", "label", "group"])[column].sum()
+        found = deciding.set_index(["fold", "label", "group"])[column]
+        np.testing.assert_allclose(found.reindex(by_group.index), by_group)
+
+
+def test_criterion_of_the_label_decides(silent, tmp_path):
+    budget = {"by": "recall", "false_alarms_per_hour": 12.0}
+    evaluation = EvaluationSettings(thresholds=[], bootstrap=0, choice_of={"cluck": budget})
+    filtered = Corpus().filtered(tmp_path, evaluation=evaluation)
+    words = {f.label: f.chosen_by for f in filtered.forests}
+    assert words == {"hum": "the best F1", "cluck": "the best recall with at most 12 false alarms per hour"}
+    assert all(f.alone < 0 < f.filtered for f in filtered.forests if f.label == "cluck"), "it keeps the budget"
+    assert all(0 < f.alone < f.filtered for f in filtered.forests if f.label == "hum")
+
+
+def test_importances_and_dependence_of_all_folds(filtered):
+    names = list(feature_names(1))
+    told = filtered.importances
+    assert told.groupby(["label", "fold"]).size().to_dict() == {
+        (label, fold): len(names) for label in LABELS for fold in ("1", "2", "3", "pooled")
+    }
+    pooled = told[told["fold"] == "pooled"].set_index(["label", "feature"])
+    for label in LABELS:
+        own = pooled.loc[label]
+        assert own["drop"].idxmax() == names[2] and own.loc[names[2], "helps"], "the length tells"
+        assert not own["helps"].drop([names[0], names[1], names[2]]).any(), "zeros never help"
+        assert own["n_groups"].eq(9).all()
+    curve = filtered.dependence.query("label == 'hum' and rank == 1").sort_values("value")
+    assert set(curve["feature"]) == {names[2]} and curve["probability"].iloc[-1] > curve["probability"].iloc[0] + 0.5
+    for name, frame in {"importances": told, "dependence": filtered.dependence, "points": filtered.points}.items():
+        pd.testing.assert_frame_equal(frame, table(name, frame))
+
+
+def test_features_are_written_by_name(corpus, filtered, tmp_path):
+    path = tmp_path / "features.parquet"
+    write_features(path, filtered.features)
+    found = read_features(path)
+    pd.testing.assert_frame_equal(found, filtered.features)
+    assert list(found) == ["selection_id", "hit", "group", *feature_names(1)] and filtered.feature_names == list(
+        feature_names(1)
+    )
+    assert found["selection_id"].is_unique and set(found["selection_id"]) <= set(corpus.selections["selection_id"])
+    first = path.read_bytes()
+    write_features(path, filtered.features)
+    assert path.read_bytes() == first
+    write_table(path, "importances", filtered.importances)
+    with pytest.raises(DataError, match="expected the features of version"):
+        read_features(path)
+    path.write_bytes(b"no table")
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        read_features(path)
 
 
 def test_forests_are_saved_with_what_applying_them_needs(filtered, monkeypatch, tmp_path):
     saved = {}
     monkeypatch.setattr(stage, "save_forest", lambda path, forest, facts: saved.update({path: (forest, facts)}))
-    none = stage.FittedForest("m", "cnn+rf", 4, "hum", None, "There are only 2 hits.", 0.5, 1.0, 7, 2, 3)
-    summary = stage.save_forests(tmp_path / "forests", [*filtered.forests, none], FOREST)
+    gone = replace(filtered.forests[-1], forest=None, candidate=None, calibration=None, reason="There are only 2 hits.")
+    summary = stage.save_forests(tmp_path / "forests", [*filtered.forests, gone], filtered.feature_names)
     write_json(tmp_path / "forests.json", summary)
     assert [path.name for path in saved] == [s["file"] for s in summary[:-1]]
-    assert summary[-1] == {k: v for k, v in none.__dict__.items() if k != "forest"}
+    assert "file" not in summary[-1] and summary[-1]["reason"] == "There are only 2 hits."
     for fitted, facts, (forest, card) in zip(filtered.forests, summary[:-1], saved.values(), strict=True):
         assert forest is fitted.forest
         assert card["feature_names"] == list(feature_names(1))
-        wanted = ("model", "fold", "label", "threshold", "candidate_step")
+        wanted = ("model", "layer", "fold", "label", "kind", "threshold", "candidate_step", "alone", "filtered")
         assert [card[k] for k in wanted] == [facts[k] for k in wanted] == [getattr(fitted, k) for k in wanted]
-        assert sum(facts["importances"].values()) <= 1 + 1e-9
+        assert card["candidate"]["min_samples_leaf"] == 2 and card["calibration"]["method"] == "platt"
 
 
 def test_features_go_to_the_selection_that_they_describe(tmp_path, monkeypatch):
@@ -461,12 +558,9 @@ def test_features_go_to_the_selection_that_they_describe(tmp_path, monkeypatch):
         start_s=corpus.selections["start_s"].mask(last, n / rate - 0.5),
         end_s=corpus.selections["end_s"].mask(last, n / rate + 0.002),  # the last frame reaches beyond the end
     )
-    caught = []
-    sides = stage._sides
-    monkeypatch.setattr(stage, "_sides", lambda *args: caught.append(args) or sides(*args))
-    corpus.filtered(tmp_path, selections=over)
-    evidence = caught[0][2]
-    candidates, features = evidence.candidates, evidence.features
+    filtered = corpus.filtered(tmp_path, selections=over)
+    features = filtered.features.set_index("selection_id")
+    candidates = over[over["selection_id"].isin(features.index)]
     assert len(candidates) == len(features) > 20
     assert (candidates["end_s"] > n / rate).sum() == 1
     for row in random.choice(len(candidates), 10, replace=False):
@@ -474,4 +568,5 @@ def test_features_go_to_the_selection_that_they_describe(tmp_path, monkeypatch):
         path = tmp_path / f"{one['recording_id'].iloc[0]}.wav"
         band = {"window_s": 0.02, "low_hz": 100.0, "high_hz": 1000.0, "n_mfcc": 1}
         expected = selection_features(path, inspect(path), one["start_s"], one["end_s"], one["score"], **band)
-        np.testing.assert_allclose(features[row], expected[0], rtol=1e-4, atol=1e-5)
+        found = features.loc[one["selection_id"].iloc[0], list(feature_names(1))]
+        np.testing.assert_allclose(found.to_numpy(dtype=float), expected[0], rtol=1e-4, atol=1e-5)

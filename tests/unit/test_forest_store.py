@@ -3,6 +3,7 @@ import io
 import json
 import zipfile
 from collections import OrderedDict
+from dataclasses import asdict, replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,8 +12,10 @@ import skops.io
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeRegressor
 
+from otus.config.forest import Candidate
 from otus.errors import DataError
-from otus.forest import load_forest, save_forest
+from otus.forest import fit_estimator, hit_probability, load_forest, save_forest
+from otus.forest.estimators import BoostedTrees, Regression
 
 NAMES = ["a", "b", "c"]
 CARD = {"feature_names": NAMES, "threshold": 0.4, "rows": 60}
@@ -22,6 +25,26 @@ def fitted(kind=RandomForestClassifier, n_features=3, **settings):
     random = np.random.default_rng(0)
     features = random.normal(size=(60, n_features))
     return kind(12, random_state=1, **settings).fit(features, (features[:, 0] > 0).astype(int))
+
+
+def rows():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(60, 3))
+    hits = features[:, 0] > 0
+    features[::9, 1:] = np.nan
+    return features, hits
+
+
+def plain(kind):
+    """Boosted trees or a regression."""
+    features, hits = rows()
+    logistic = kind == "logistic"
+    candidate = Candidate(None if logistic else 12, None if logistic else 2, 1.0 if logistic else None, None, "none")
+    return fit_estimator(kind, candidate, features, hits, 1)
+
+
+def as_kept(estimator, **changes):
+    return {"kind": type(estimator).__name__, **asdict(estimator), **changes}
 
 
 def store(folder, content, card=CARD):
@@ -172,7 +195,7 @@ def _values_too_large(state):
         (set_node("right_child", 0, 1), "do not form a tree"),  # one child twice
         (set_node("feature", 0, 3), "a feature that does not exist"),
         (set_node("feature", 0, -2), "a feature that does not exist"),
-        (set_node("threshold", 0, np.nan), "threshold is not finite"),
+        (set_node("threshold", 0, np.nan), "threshold is not a number"),
         (_loop_beside_the_tree, "do not form a tree"),
         (_values_too_large, "not a probability"),
     ],
@@ -205,3 +228,124 @@ def test_wrong_node_count_is_refused(tmp_path, count):
             new.writestr(name, data)
     with pytest.raises(DataError, match="tree 2: its number of nodes is wrong"):
         load_forest(store(tmp_path, changed.getvalue()))
+
+
+@pytest.mark.parametrize("kind", ["boosting", "logistic"])
+def test_the_other_kinds_come_back_as_they_were(tmp_path, kind):
+    estimator, (features, _) = plain(kind), rows()
+    path = tmp_path / "f.skops"
+    save_forest(path, estimator, CARD)
+    loaded, card = load_forest(path)
+    assert type(loaded) is type(estimator) and card["feature_names"] == NAMES
+    for name, value in asdict(estimator).items():
+        np.testing.assert_array_equal(getattr(loaded, name), value)
+    np.testing.assert_array_equal(hit_probability(loaded, features), hit_probability(estimator, features))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match="altered"):
+        load_forest(path)
+
+
+def test_a_forest_that_knew_nan_is_sound(tmp_path):
+    random = np.random.default_rng(0)
+    features = random.normal(size=(80, 3))
+    features[random.random(features.shape) < 0.4] = np.nan
+    forest = RandomForestClassifier(12, random_state=1).fit(features, np.isnan(features[:, 0]).astype(int))
+    assert any(np.isinf(tree.tree_.threshold).any() for tree in forest.estimators_), "a split between NaN and the rest"
+    save_forest(tmp_path / "f.skops", forest, CARD)
+    loaded, _ = load_forest(tmp_path / "f.skops")
+    np.testing.assert_array_equal(loaded.predict_proba(features), forest.predict_proba(features))
+
+
+def inner_node(trees):
+    """A node with two children that is no root, and its tree's other nodes lie before and after it."""
+    return next(int(k) for k in np.flatnonzero(trees.feature >= 0) if k not in trees.roots)
+
+
+def changed(array, index, value):
+    copy = array.copy()
+    copy[index] = value
+    return copy
+
+
+BAD_TREES = {
+    "a child beyond the end": lambda t: {"left": changed(t.left, 0, len(t.left))},
+    "a negative child": lambda t: {"right": changed(t.right, 0, -5)},
+    "no child": lambda t: {"right": changed(t.right, 0, -1)},
+    "a cycle": lambda t: {"left": changed(t.left, inner_node(t), 0)},
+    "its own child": lambda t: {"left": changed(t.left, inner_node(t), inner_node(t))},
+    "one child twice": lambda t: {"right": changed(t.right, 0, t.left[0])},
+    "a child in another tree": lambda t: {
+        "left": changed(changed(t.left, 0, t.left[t.roots[1]]), t.roots[1], t.left[0])
+    },
+}
+
+
+@pytest.mark.parametrize("change", BAD_TREES.values(), ids=BAD_TREES)
+def test_unsound_boosted_trees_are_refused(tmp_path, change):
+    trees = plain("boosting")
+    with pytest.raises(DataError, match="do not form a tree"):
+        load_forest(write_by_hand(tmp_path, as_kept(trees, **change(trees))))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: {"feature": changed(t.feature, 0, 3)}, "a feature that does not exist"),
+        (lambda t: {"feature": changed(t.feature, 0, -2)}, "a feature that does not exist"),
+        (lambda t: {"n_features": 0}, "a feature that does not exist"),
+        (lambda t: {"roots": t.roots[1:]}, "do not begin where they should"),
+        (lambda t: {"roots": t.roots[::-1].copy()}, "do not begin where they should"),
+        (lambda t: {"roots": np.append(t.roots, len(t.left))}, "do not begin where they should"),
+        (lambda t: {"roots": t.roots[:0]}, "do not begin where they should"),
+        (lambda t: {"threshold": changed(t.threshold, 0, np.nan)}, "threshold is not a number"),
+        (lambda t: {"value": changed(t.value, -1, np.inf)}, "a number is not finite"),
+        (lambda t: {"baseline": float("nan")}, "a number is not finite"),
+        (lambda t: {"value": t.value[:-1]}, "value is not the array"),
+        (lambda t: {"left": t.left.astype(float)}, "left is not the array"),
+        (lambda t: {"nan_left": t.nan_left.astype(np.int64)}, "nan_left is not the array"),
+        (lambda t: {"threshold": list(t.threshold)}, "threshold is not the array"),
+        (lambda t: {"baseline": "low"}, "not a sound forest"),
+        (lambda t: {"n_features": "many"}, "not a sound forest"),
+        (lambda t: {"more": 1}, "neither a forest nor the arrays"),
+        (lambda t: {"kind": "Regression"}, "neither a forest nor the arrays"),
+    ],
+)
+def test_other_arrays_than_those_of_boosted_trees_are_refused(tmp_path, change, words):
+    trees = plain("boosting")
+    with pytest.raises(DataError, match=words):
+        load_forest(write_by_hand(tmp_path, as_kept(trees, **change(trees))))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"spread": np.array([1.0, 0.0, 1.0])}, "cannot be applied"),
+        ({"spread": np.array([1.0, np.inf, 1.0])}, "not finite"),
+        ({"mean": np.zeros(2)}, "mean is not the array"),
+        ({"weight": np.array([1.0, np.nan, 1.0])}, "not finite"),
+        ({"weight": np.zeros((3, 3))}, "weight is not the array"),
+        ({"median": np.zeros(3, dtype=int)}, "median is not the array"),
+        ({"intercept": float("inf")}, "not finite"),
+        ({"intercept": "one"}, "not a sound forest"),
+    ],
+)
+def test_unsound_regressions_are_refused(tmp_path, change, words):
+    with pytest.raises(DataError, match=words):
+        load_forest(write_by_hand(tmp_path, as_kept(plain("logistic"), **change)))
+
+
+def test_the_card_names_the_features_of_every_kind(tmp_path):
+    for kind in ("boosting", "logistic"):
+        with pytest.raises(DataError, match="does not name its 3 features"):
+            load_forest(write_by_hand(tmp_path, as_kept(plain(kind)), {"feature_names": ["a", "b"]}))
+
+
+def test_trees_of_one_leaf_are_sound(tmp_path):
+    one = np.zeros(1, dtype=np.int64)
+    stump = BoostedTrees(0.5, 3, one, one - 1, np.zeros(1), one - 1, one - 1, np.zeros(1, dtype=bool), np.array([0.25]))
+    save_forest(tmp_path / "f.skops", stump, CARD)
+    loaded, _ = load_forest(tmp_path / "f.skops")
+    np.testing.assert_allclose(hit_probability(loaded, np.zeros((2, 3))), 1 / (1 + np.exp(-0.75)))
+    assert isinstance(plain("logistic"), Regression) and replace(stump, baseline=1.0) != stump

@@ -1,7 +1,7 @@
-"""Fit the forest on selections that matching has labelled, judge others, and choose its threshold.
+"""Fit the post-filter on selections that matching has labelled, and judge others.
 
 Everything is by group: the rows to judge come from other groups than the rows to fit on (the caller's folds), and
-the probabilities that the threshold is chosen from are out-of-fold over the groups of the fitting rows.
+every fitting row has a probability from an estimator that saw nothing of its group (the inner folds).
 """
 
 from collections.abc import Sequence
@@ -12,31 +12,37 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from otus.config import ForestSettings
+from otus.config.forest import INNER_FOLDS, Candidate
+from otus.forest.estimators import fit_estimator, hit_probability, thinned
+from otus.metrics import average_precision, curve
 from otus.seeds import derive_seed
 
-if TYPE_CHECKING:  # scikit-learn takes a second to import, and who only wants features does not need it
-    from sklearn.ensemble import RandomForestClassifier
+if TYPE_CHECKING:
+    from otus.forest.estimators import Estimator
 
 Reals = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Indices = NDArray[np.int64]
 
-#: Fewer hits or fewer false alarms than this say too little about 90 features.
+#: Fewer hits or fewer false alarms than this say too little about a hundred features.
 MIN_ROWS_PER_CLASS = 5
-_INNER_FOLDS = 5
-
-#: Differences of F1 below this do not matter to the choice of the threshold.
-_F1_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class FoldForest:
-    """A forest and its judgement: the probability that a selection is a hit.
+    """An estimator and its judgement: the probability that a selection is a hit.
 
-    `inner_probability` belongs to the fitting rows; each was judged by a forest that saw nothing of its group.
-    `probability` belongs to the rows to judge. Without a forest both are NaN and `reason` is a sentence.
+    `candidate` is the way of fitting that was chosen, `fitted_rows` are the rows that it was fitted on (all, if it does
+    not thin them). `inner_probability` and `inner_fold` belong to the fitting rows: the row was judged by an estimator
+    that saw nothing of its inner fold, which holds all of its group. `probability` belongs to the rows to judge.
+    Without an estimator the probabilities are NaN, the folds -1, and `reason` is a sentence.
     """
 
-    forest: "RandomForestClassifier | None"
+    forest: "Estimator | None"
+    candidate: Candidate | None
+    fitted_rows: Indices
     inner_probability: Reals
+    inner_fold: Indices
     probability: Reals
     reason: str
 
@@ -50,123 +56,95 @@ def fit_fold(
     settings: ForestSettings,
     seed: int,
 ) -> FoldForest:
-    """Return a random forest fitted on all rows, their out-of-fold probabilities, and those of the judged rows.
+    """Return an estimator fitted on all rows, their out-of-fold probabilities, and those of the judged rows.
 
-    Classes weigh the same in every tree (`class_weight="balanced"` over the fitting rows, so that a tree whose
-    bootstrap sample has few hits does not blow these up). The inner cross-validation has up to five grouped,
-    stratified folds; fewer, if otherwise some fold would leave only hits or only false alarms to fit on. The same
-    seed and rows in the same order give the same probabilities. One thread.
+    The inner cross-validation has up to five grouped, stratified folds; fewer, if otherwise some fold would leave only
+    hits or only false alarms to fit on. It chooses among `settings.candidates()` by average precision on the groups
+    that were left out (`simplest_good`). The rows of an inner fold get their probability from the candidate that
+    the other inner folds choose, so no row has a say in which candidate judges it. (It has taken part in fitting the
+    estimators that those folds were judged by: exact nesting would cost five times as many fits, and as the same
+    estimators stand for all candidates, that favours none of them.)
 
-    There is no forest, but a reason, if the rows come from fewer than two groups, hold fewer than five hits or
+    Features may be NaN. The same seed and rows in the same order give the same probabilities.
+
+    There is no estimator, but a reason, if the rows come from fewer than two groups, hold fewer than five hits or
     fewer than five false alarms, or if every way of leaving groups out leaves one class only.
     """
-    rows = np.asarray(features, dtype=np.float64)
+    rows, judged = np.asarray(features, dtype=np.float64), np.asarray(judged_features, dtype=np.float64)
     is_hit = np.asarray(hits, dtype=bool)
-    judged = np.asarray(judged_features, dtype=np.float64)
     _, group_index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if not len(rows) == len(is_hit) == len(group_index):
         raise ValueError(f"{len(rows)} rows of features, {len(is_hit)} hits and {len(group_index)} groups")
-    folds, reason = _inner_folds(is_hit, group_index, derive_seed(seed, "inner folds"))
+    fold_of, reason = _inner_folds(is_hit, group_index, derive_seed(seed, "inner folds"))
     if reason:
-        return FoldForest(None, np.full(len(rows), np.nan), np.full(len(judged), np.nan), reason)
-    inner = np.empty(len(rows))
-    for number, (fit_rows, test_rows) in enumerate(folds):
-        forest = _fit(rows[fit_rows], is_hit[fit_rows], settings, derive_seed(seed, "inner forest", number))
-        inner[test_rows] = hit_probability(forest, rows[test_rows])
-    forest = _fit(rows, is_hit, settings, derive_seed(seed, "forest"))
-    return FoldForest(forest, inner, hit_probability(forest, judged), "")
+        unknown = np.full(len(rows), np.nan), fold_of, np.full(len(judged), np.nan)
+        return FoldForest(None, None, np.zeros(0, dtype=np.int64), *unknown, reason)
+    candidates = settings.candidates()
+    found = np.empty((len(candidates), len(rows)))
+    for number in range(int(fold_of.max()) + 1):
+        out, own_seed = fold_of == number, derive_seed(seed, "inner forest", number)
+        others = np.flatnonzero(~out)
+        for probability, candidate in zip(found, candidates, strict=True):
+            kept = others[thinned(is_hit[others], group_index[others], candidate.negatives_per_hit, own_seed)]
+            inner = fit_estimator(settings.kind, candidate, rows[kept], is_hit[kept], own_seed)
+            probability[out] = hit_probability(inner, rows[out])
+    number, inner_probability = _chosen(found, is_hit, fold_of)
+    chosen, own_seed = candidates[number], derive_seed(seed, "forest")
+    kept = thinned(is_hit, group_index, chosen.negatives_per_hit, own_seed)
+    forest = fit_estimator(settings.kind, chosen, rows[kept], is_hit[kept], own_seed)
+    return FoldForest(forest, chosen, kept, inner_probability, fold_of, hit_probability(forest, judged), "")
 
 
-def hit_probability(forest: "RandomForestClassifier", features: ArrayLike) -> Reals:
-    """Return the forest's probability that each row is a hit; an empty array for no rows."""
-    rows = np.asarray(features, dtype=np.float64)
-    if not len(rows):
-        return np.empty(0)
-    probability: Reals = forest.predict_proba(rows)[:, 1]
-    return probability
+def simplest_good(scores: Reals) -> int:
+    """Return the first candidate that is as good as the best one; `scores` is (candidates, folds), simplest first.
 
-
-def choose_threshold(probability: ArrayLike, hits: ArrayLike, n_gt: int) -> float:
-    """Return the threshold t such that keeping the selections with probability >= t gives the best F1.
-
-    F1 = 2 TP / (kept + n_gt): TP are the hits kept, and recall counts all `n_gt` annotations, also those that no
-    selection ever hit. On few events the best threshold is an accident, so F1 within 0.01 of the best, or within
-    what losing one hit costs there, counts as equally good, and the result is the middle of the widest run of such
-    thresholds that holds a best one. But nothing worse than keeping everything (t = 0) counts: on these selections
-    the filter never looks worse than no filter. 0 if there is nothing to choose from (no hits).
-
-    `probability` has to be out-of-fold. Raises ValueError for NaN or if there are more hits than annotations.
+    The one standard error rule, paired: a candidate is as good if what the best one is ahead by, on the average of the
+    folds, is no more than the standard error of that. Folds with NaN do not count; without any it is the first.
     """
-    shares, is_hit = np.asarray(probability, dtype=np.float64), np.asarray(hits, dtype=bool)
-    if not np.isfinite(shares).all():
-        raise ValueError("probabilities have to be finite to choose a threshold")
-    total_hits = int(is_hit.sum())
-    if total_hits > n_gt:
-        raise ValueError(f"{total_hits} hits but only {n_gt} annotations")
-    if not total_hits:
-        return 0.0
-    # Any threshold in (edges[j], edges[j + 1]] keeps the same selections; j = 0 keeps all, as t = 0 does.
-    values, index = np.unique(shares, return_inverse=True)
-    edges = np.concatenate([[0.0], values])
-    dropped, dropped_hits = (
-        np.concatenate([[0], np.cumsum(np.bincount(index, weights=weights, minlength=len(values)))[:-1]])
-        for weights in (np.ones(len(shares)), is_hit.astype(np.float64))
-    )
-    kept, kept_hits = len(shares) - dropped, total_hits - dropped_hits
-    f1 = 2 * kept_hits / (kept + n_gt)
-    best = int(np.argmax(f1))
-    one_hit_fewer = 2 * (kept_hits[best] - 1) / (kept[best] - 1 + n_gt)
-    floor = max(f1[0], min(f1[best] - _F1_TOLERANCE, one_hit_fewer))
-    low, high = _widest_run(f1 >= floor, f1 == f1[best], edges)
-    middle = float((edges[low] + edges[high + 1]) / 2)
-    return middle if middle > edges[low] else float(edges[high + 1])  # the middle of neighbouring floats is one of them
+    usable = scores[:, np.isfinite(scores).all(axis=0)]
+    n_folds = usable.shape[1]
+    if n_folds == 0:
+        return 0
+    ahead = usable[int(np.argmax(usable.mean(axis=1)))] - usable
+    error = ahead.std(axis=1, ddof=1) / np.sqrt(n_folds) if n_folds > 1 else np.zeros(len(scores))
+    return int(np.argmax(ahead.mean(axis=1) <= error + 1e-12))
 
 
-def importances(forest: "RandomForestClassifier", names: Sequence[str]) -> list[tuple[str, float]]:
-    """Return (name, impurity importance) of every feature, most important first; they sum to 1.
-
-    Impurity importance is divided among correlated features, and the 90 are: read it as a hint.
-    """
-    pairs = zip(names, map(float, forest.feature_importances_), strict=True)
-    return sorted(pairs, key=lambda pair: -pair[1])
-
-
-def _fit(rows: Reals, is_hit: NDArray[np.bool_], settings: ForestSettings, seed: int) -> "RandomForestClassifier":
-    from sklearn.ensemble import RandomForestClassifier
-
-    forest = RandomForestClassifier(
-        settings.trees,
-        min_samples_leaf=settings.min_samples_leaf,
-        class_weight="balanced",
-        n_jobs=1,
-        random_state=seed % 2**32,
-    )
-    return forest.fit(rows, is_hit.astype(np.int64))
+def _chosen(found: Reals, is_hit: Mask, fold_of: Indices) -> tuple[int, Reals]:
+    """The candidate that all inner folds choose, and the probabilities that a row has by that of the other folds."""
+    n_folds = int(fold_of.max()) + 1
+    scores = np.array([[_score(p[fold_of == k], is_hit[fold_of == k]) for k in range(n_folds)] for p in found])
+    inner = np.empty(len(is_hit))
+    for number in range(n_folds):
+        own = fold_of == number
+        inner[own] = found[simplest_good(np.delete(scores, number, axis=1)), own]
+    return simplest_good(scores), inner
 
 
-def _inner_folds(
-    is_hit: NDArray[np.bool_], group_index: NDArray[np.int64], seed: int
-) -> tuple[list[tuple[NDArray[np.int64], NDArray[np.int64]]], str]:
-    """Rows to fit on and rows to judge of each inner fold; or no folds and the reason."""
+def _score(probability: Reals, is_hit: Mask) -> float:
+    """Average precision of hits among all; NaN where there is one kind only."""
+    if is_hit.all():
+        return float("nan")
+    return average_precision(curve(probability, is_hit), int(is_hit.sum()))
+
+
+def _inner_folds(is_hit: Mask, group_index: Indices, seed: int) -> tuple[Indices, str]:
+    """The inner fold of every row; or -1 and the reason."""
     from sklearn.model_selection import StratifiedGroupKFold
 
+    none = np.full(len(is_hit), -1)
     n_groups, n_hits = len(np.unique(group_index)), int(is_hit.sum())
     counts = f"{n_hits} hits and {len(is_hit) - n_hits} false alarms in {n_groups} group{'s' * (n_groups != 1)}"
     if n_groups < 2:
-        return [], f"There are only {counts}, and two groups are needed."
+        return none, f"There are only {counts}, and two groups are needed."
     if min(n_hits, len(is_hit) - n_hits) < MIN_ROWS_PER_CLASS:
-        return [], f"There are only {counts}, and {MIN_ROWS_PER_CLASS} of each kind are needed."
-    for n_folds in range(min(_INNER_FOLDS, n_groups), 1, -1):
+        return none, f"There are only {counts}, and {MIN_ROWS_PER_CLASS} of each kind are needed."
+    for n_folds in range(min(INNER_FOLDS, n_groups), 1, -1):
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed % 2**32)
         folds = list(splitter.split(group_index, is_hit, group_index))
         if all(len(test) and 0 < is_hit[fit].sum() < len(fit) for fit, test in folds):
-            return folds, ""
-    return [], f"There are {counts}, but leaving groups out would leave only one kind to fit on."
-
-
-def _widest_run(good: NDArray[np.bool_], best: NDArray[np.bool_], edges: Reals) -> tuple[int, int]:
-    """First and last index of the run of good places that holds a best one and spans the most between edges."""
-    changes = np.diff(np.concatenate([[0], good.astype(np.int8), [0]]))
-    runs = zip(np.flatnonzero(changes == 1), np.flatnonzero(changes == -1) - 1, strict=True)
-    held = [(int(low), int(high)) for low, high in runs if best[low : high + 1].any()]
-    return max(held, key=lambda run: edges[run[1] + 1] - edges[run[0]])
+            fold_of = none.copy()
+            for number, (_, test) in enumerate(folds):
+                fold_of[test] = number
+            return fold_of, ""
+    return none, f"There are {counts}, but leaving groups out would leave only one kind to fit on."
