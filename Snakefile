@@ -30,7 +30,9 @@ include: "rules/predict.smk"
 include: "rules/external.smk"
 include: "rules/evaluate.smk"
 include: "rules/forest.smk"
+include: "rules/measure.smk"
 include: "rules/merge.smk"
+include: "rules/export.smk"
 
 
 rule all:

@@ -24,8 +24,9 @@ from otus.evaluation.calibration import fit_calibration
 from otus.frontend import Frontend, band_medians, filter_bank, read_features
 from otus.models.card import ModelCard
 from otus.seeds import derive_seed
-from otus.selections import decoding_grid, logit, smooth
+from otus.selections import decoding_grid, logit
 from otus.sides import recordings_by_side, side_spans
+from otus.smoothing import smooth
 from otus.training import TrainingTables
 from otus.training.cuts import counted_frames, frame_labels
 from otus.training.material import Material, read_material

@@ -39,10 +39,12 @@ from snakemake.utils import update_config
 from otus.config import Config, DecodingSettings, parse_config, use_config_file
 from otus.errors import OtusError, StageError
 from otus.evaluation import FoldScores, evaluate_model
-from otus.merge import POOLED, forest_notes, merge_metrics
+from otus.measures.evidence import POOLED, tested_layers
+from otus.measures.points import metrics_rows
+from otus.merge import per_recording_rows
 from otus.models.card import load_card
 from otus.seeds import derive_seed
-from otus.tables import read_table
+from otus.tables import read_table, table
 from otus.training import TrainingTables
 
 REPOSITORY = Path(__file__).parents[1]
@@ -254,22 +256,21 @@ def _score_fold(
 
 
 def record_of(run: Run, config: Config, method: str, tables: Tables) -> Record:
-    """Return the pooled test result at the selected operating point, by the code of the workflow's merge stage."""
+    """Return the pooled test result at the selected operating point, by the code of the workflow's measures."""
     counts, labels = tables.counts, config.corpus.targets
     tested = counts[counts["split"] == "test"]
     resampled = "groups" if tested["group"].nunique() >= _FEWEST_GROUPS else "recordings"
     if resampled == "recordings":
         counts = counts.assign(group=counts["recording_id"])
-    merged = merge_metrics(
-        [counts],
-        [tables.selections],
-        [tables.matches],
-        labels=labels,
-        notes=forest_notes([]),
-        bootstrap=config.evaluation.bootstrap,
-        seed=run.seed,
+    recordings, annotations = (
+        read_table(run.results / "inventory" / f"{name}.parquet", name) for name in ("recordings", "annotations")
     )
-    row, own = (_selected(frame, config) for frame in (merged.metrics, merged.per_recording))
+    splits = read_table(run.results / "datasets" / next(iter(config.datasets)) / "splits.parquet", "splits")
+    found = (tables.selections, tables.matches, counts)
+    layers = tested_layers(*found, annotations, recordings, splits, labels=labels)
+    resamples = {"bootstrap": config.evaluation.bootstrap, "seed": run.seed}
+    row = _selected(metrics_rows(counts, table("points", []), layers, labels=labels, **resamples), config)
+    own = _selected(per_recording_rows(counts.drop(columns="part"), labels), config)
     total = "micro" if len(labels) > 1 else labels[0]
     pooled = row[row["label"] == total].iloc[0]
     by_label = row[row["label"].isin(labels)]

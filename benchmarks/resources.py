@@ -26,7 +26,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from otus.config import Config, DatasetSettings, DecodingSettings, ForestSettings, SplitSettings, parse_config
+from otus.config import (
+    ChoiceSettings,
+    Config,
+    DatasetSettings,
+    DecodingSettings,
+    ForestSettings,
+    SplitSettings,
+    parse_config,
+)
 from otus.resources import job_facts, workload
 from otus.resources.requests import Figures, shipped_figures
 from otus.resources.workload import Workload
@@ -199,7 +207,7 @@ def part_make_dataset() -> dict[str, float]:
 
 def part_evaluate_model() -> dict[str, float]:
     """Scores of 10 hours at a hop of 10 ms."""
-    from otus.evaluation.operating import ScoredRecording, choose_operating_point
+    from otus.evaluation.operating import ScoredRecording, choose_operating_point, judge_recording
     from otus.matching import Intervals
     from otus.scores import ScoreWriter, read_scores
     from otus.selections import decoding_grid
@@ -216,12 +224,12 @@ def part_evaluate_model() -> dict[str, float]:
     calls = dict(list(annotations.groupby("recording_id")))
     none = annotations.iloc[:0]
     truth = {i: calls.get(i, none)[["start_s", "end_s"]].to_numpy(dtype=float) for i in scores}
-    scored = [ScoredRecording(v[0], v[1], 0.01, grid, Intervals(*truth[i].T)) for i, v in scores.items()]
+    scored = [ScoredRecording(v[0], v[1], 0.01, grid, Intervals(*truth[i].T), 60.0) for i, v in scores.items()]
     with _Meter() as choosing:
-        choose_operating_point(scored, iou=0.4)
+        choose_operating_point([judge_recording(one, 0.4) for one in scored], choice=ChoiceSettings())
     frames = 600 * 6000
     return {
-        "evaluate_model s_per_work": (reading.cpu_s + choosing.cpu_s) / (frames * (len(grid) + 2) / 360_000),
+        "evaluate_model s_per_work": (reading.cpu_s + choosing.cpu_s) / (frames * len(grid) / 360_000),
         "_READ_FRAME_BYTES": reading.bytes / frames / 2,
     }
 
@@ -240,28 +248,26 @@ def part_filter_selections() -> dict[str, float]:
 
 
 def part_merge_metrics() -> dict[str, float]:
-    """Counts of 6000 recordings, five folds, ten thresholds, one layer."""
+    """Counts of 6000 recordings, five folds, two models."""
     from otus.evaluation.tally import Judged, count_per_recording
+    from otus.measures.model import ModelMeasures, table_names
     from otus.merge import merge_metrics
     from otus.tables import table
 
     recordings, annotations = made_up_corpus(6000, 1000)
     none = pd.DataFrame({"recording_id": pd.Series(dtype=str), **dict.fromkeys(("start_s", "end_s", "rank"), 0.0)})
-    thresholds = {"selected": 0.5, **{f"{i / 10:.2f}": i / 10 for i in range(1, 10)}}
     counts = []
     for fold in range(5):
         for split in ("val", "test"):
             own = recordings.iloc[fold::5]
             judged = Judged(none.iloc[:0], annotations[annotations["recording_id"].isin(own["recording_id"])], own)
-            found = count_per_recording(judged, np.zeros(0, dtype=bool), thresholds, "selected")
-            counts.append(
-                found.assign(model="m", layer="cnn", fold=fold, split=split, label="hum", iou=0.4, leaky=False)
-            )
-    notes = pd.DataFrame(columns=["model", "layer", "fold", "label", "note"])
-    empty = [table("selections", [])], [table("matches", [])]
+            found = count_per_recording(judged, np.zeros(0, dtype=bool), {"selected": 0.5}, "selected")
+            found = found.assign(layer="cnn", fold=fold, split=split, label="hum", iou=0.4, leaky=False)
+            counts += [found.assign(model=model) for model in "ab"]
+    nothing = ModelMeasures(**{name: table(name, []) for name in table_names(ModelMeasures)})
     with _Meter() as meter:
-        merge_metrics(counts, *empty, labels=["hum"], notes=notes, bootstrap=2000, seed=1)
-    rows = sum(map(len, counts)) + 6000 * len(thresholds)
+        merge_metrics([nothing], counts, [table("matches", [])], labels=["hum"], bootstrap=2000, seed=1)
+    rows = sum(map(len, counts)) + 2 * 6000
     return {"merge_metrics s_per_work": meter.cpu_s / (rows / 1000), "_COUNT_BYTES": meter.bytes / rows}
 
 

@@ -145,7 +145,9 @@ def test_check_prints_what_is_there_and_the_quarantine(corpus, tmp_path, capsys)
     assert len(quarantine) == 2
     assert quarantine[0].startswith("quarantine: site_3/bad.wav: truncated: ")
     assert quarantine[1].startswith("quarantine: site_0/t0.txt, row 3: ends before it starts")
-    kept = [tmp_path / "out", tmp_path / "out/cache", tmp_path / "out/cache/inventory.parquet"]
+    kept = [
+        tmp_path / f"out{rest}" for rest in ("", "/cache", "/cache/inventory.parquet", "/cache/inventory_snr.parquet")
+    ]
     assert sorted(tmp_path.rglob("*")) == sorted([*before, *kept])  # nothing is written but what the next one needs
     assert main(["check", str(config)]) == 0
     printed = capsys.readouterr()
@@ -260,6 +262,9 @@ def metrics_row(**values):
 
 def test_metrics_prints_the_leader_board(tmp_path, capsys):
     write_table(tmp_path / "metrics.parquet", "metrics", table("metrics", [metrics_row()]))
+    assert main(["metrics", str(tmp_path)]) == 3
+    assert "differences.parquet: not there" in capsys.readouterr().err
+    write_table(tmp_path / "differences.parquet", "differences", table("differences", []))
     assert main(["metrics", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "grouped-dense" in out and "0.86" in out and str(tmp_path / "report.html") in out

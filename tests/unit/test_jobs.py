@@ -21,6 +21,7 @@ NAMES = {"grouped", "grouped-dense", "quiet", "quiet-dense"}
         ),
         ("evaluate_model", "evaluation/grouped-dense/counts.parquet", MODEL),
         ("filter_selections", "forest/grouped-dense/forests", MODEL),
+        ("measure_model", "measures/grouped-dense/curves.parquet", MODEL),
         ("take_inventory", "inventory/recordings.csv", {}),
         ("merge_metrics", "metrics.csv", {}),
         ("a_rule_of_tomorrow", "models/grouped-dense/fold2/card.json", {}),
@@ -62,7 +63,8 @@ def test_files_lie_where_the_rules_put_them():
     """Read off the rules themselves."""
     rules = "\n".join(path.read_text() for path in (Path(__file__).parents[2] / "rules").glob("*.smk"))
     everything = {name: f"{{{{{name}}}}}" for name in ("dataset", "training", "fold", "shard")}
-    for rule in ("make_dataset", "train_model", "predict_shard", "evaluate_model", "take_inventory", "merge_metrics"):
+    of_models = ("train_model", "predict_shard", "evaluate_model", "measure_model")
+    for rule in ("make_dataset", *of_models, "take_inventory", "merge_metrics"):
         own = {key: value for key, value in everything.items() if not complete(rule, everything.keys() - {key})}
         for folder, suffix in (("logs", ".log"), ("benchmarks", ".tsv")):
             path = str(job_file(Path("R"), folder, rule, own, suffix))

@@ -245,6 +245,7 @@ def test_the_command_plans_the_demo_before_anything_ran(empty, capsys):
         "predict": 2,
         "evaluate": 1,
         "forest": 1,
+        "measure": 1,
         "merge": 1,
         "report": 2,
     }

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
 
-from otus.evaluation.reliability import BINS, reliability_bins, wilson_interval
-from otus.merge import forest_notes, merge_metrics
-from otus.report.page import ReportContent, write_report
+from otus.columns import SCHEMAS
+from otus.measures.reliability import BINS, reliability_bins, reliability_rows, wilson_interval
+from otus.report.content import ReportContent
+from otus.report.page import write_report
 from otus.report.reliability import reliability_svg, reliability_table
 from otus.tables import table, write_table
 
@@ -61,7 +63,7 @@ def test_nothing_known_is_any_share():
     assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
-# the table of all models
+# the table
 
 
 def selections(model, label, probability, hit, **more):
@@ -72,24 +74,6 @@ def selections(model, label, probability, hit, **more):
     return table("selections", pd.DataFrame(found | row | {"probability": probability, "hit": hit} | more))
 
 
-def merged(*parts, labels=("hum",)):
-    """What merge makes of selections; nothing was annotated."""
-    frame = pd.concat(parts, ignore_index=True)
-    keys = ["model", "layer", "fold", "split", "label", "leaky"]
-    counts = (
-        frame[keys]
-        .drop_duplicates()
-        .assign(
-            **dict.fromkeys(("n_gt", "n_pred", "tp", "fp", "fn"), 0), iou=0.4, operating_point="selected", threshold=0.5
-        )
-    )
-    counts = table("counts", counts.assign(selected=True, recording_id="r", group="g", duration_s=60.0))
-    frame = frame.assign(peak_score=0.0, rf_probability=0.5)
-    return merge_metrics(
-        [counts], [frame], [table("matches", [])], labels=labels, notes=forest_notes([]), bootstrap=0, seed=1
-    )
-
-
 def test_only_test_selections_of_the_network_with_a_probability_count():
     probability, hit = drawn(300)
     wanted = selections("m", "hum", probability, hit)
@@ -98,7 +82,7 @@ def test_only_test_selections_of_the_network_with_a_probability_count():
         selections("m", "hum", probability, ~hit, layer="cnn+rf"),
         selections("n", "hum", np.nan, hit),
     ]
-    found = merged(wanted, *others).reliability
+    found = reliability_rows(pd.concat([wanted, *others]), ["hum"])
     expected = reliability_bins(probability, hit)
     pd.testing.assert_frame_equal(found[list(expected)], expected, check_dtype=False)
     assert set(found["model"]) == {"m"} and set(found["label"]) == {"hum"}
@@ -109,14 +93,14 @@ def test_several_labels_have_rows_of_all_together_and_leaky_models_are_marked():
     (p1, h1), (p2, h2) = drawn(100, 1), drawn(50, 2)
     parts = [selections(m, name, p, h) for m in "mn" for name, p, h in (("hum", p1, h1), ("cluck", p2, h2))]
     parts[2:] = [part.assign(leaky=True) for part in parts[2:]]
-    found = merged(*parts, labels=["hum", "cluck"]).reliability
+    found = reliability_rows(pd.concat(parts), ["hum", "cluck"])
     n = found.groupby(["model", "label"])["n"].sum()
     assert n.to_dict() == {(m, k): v for m in "mn" for k, v in {"cluck": 50, "hum": 100, "micro": 150}.items()}
     assert (found["leaky"] == (found["model"] == "n")).all()
 
 
 def test_without_probabilities_the_table_is_empty(tmp_path):
-    found = merged(selections("m", "hum", np.nan, np.ones(20, dtype=bool))).reliability
+    found = reliability_rows(selections("m", "hum", np.nan, np.ones(20, dtype=bool)), ["hum"])
     assert len(found) == 0
     write_table(tmp_path / "r.parquet", "reliability", found, csv=tmp_path / "r.csv")
     assert (tmp_path / "r.csv").read_text().startswith("model,label,bin_low,bin_high,n,mean_probability,hit_share")
@@ -127,12 +111,12 @@ def test_without_probabilities_the_table_is_empty(tmp_path):
 
 @pytest.fixture(scope="module")
 def reliability():
-    return merged(
+    parts = [
         selections("good", "hum", *drawn(400, 3)),
         selections("good", "cluck", *drawn(100, 4)),
         selections("bad", "hum", np.full(200, 0.85), np.arange(200) < 50),
-        labels=["hum", "cluck"],
-    ).reliability
+    ]
+    return reliability_rows(pd.concat(parts), ["hum", "cluck"])
 
 
 def test_table_says_how_far_the_probabilities_are_off(reliability):
@@ -169,7 +153,7 @@ def test_figure_shows_all_labels_together_and_no_more_models_than_can_be_read(re
 
 def report(folder, reliability):
     """The text of a report that has a leader board and nothing else."""
-    names = ["recordings", "annotations", "quarantine", "metrics_per_recording", "curves", "matches", "items"]
+    names = {field.name for field in fields(ReportContent)} & set(SCHEMAS) - {"metrics", "reliability", "leakage"}
     row = {"layer": "cnn", "fold": "pooled", "split": "test", "label": "hum", "iou": 0.4, "selected": True}
     board = [row | {"model": model, "f1": f1, "leaky": False} for model, f1 in (("<i>bad", 0.2), ("good", 0.8))]
     content = ReportContent(

@@ -186,9 +186,27 @@ def test_a_shorter_hop_is_more_work_for_the_network():
     assert fast > 5 * slow
 
 
-def test_more_folds_are_more_decodings():
+def test_every_recording_is_decoded_as_test_and_as_validation_whatever_the_folds_and_once_per_decoding():
     three, nine = (loads(sized(), "evaluate_model", split={"folds": n}).work for n in (3, 9))
-    assert nine == pytest.approx(3 * three, rel=0.3)
+    assert nine == pytest.approx(three)
+    one, five = (
+        loads(sized(), "evaluate_model", evaluation={"decoding": {"preset": "alpaca", "off_thresholds": offs}}).work
+        for offs in ([0.5], [0.1, 0.3, 0.5, 0.7, 0.9])
+    )
+    assert five == pytest.approx(3 * one), "and once more with the chosen one"
+
+
+def test_measuring_grows_with_the_calls_and_merging_with_models_and_points():
+    few, many = (loads(sized(calls=n), "measure_model").work for n in (1000, 10_000))
+    assert many == pytest.approx(10 * few)
+
+    def merged(**values):
+        return loads(sized(), "merge_metrics", **values).work
+
+    assert merged(training={"a": {}, "b": {}}) == pytest.approx(2 * merged())
+    points = {"evaluation": {"thresholds": [0.5], "decoding": {"gaps": [0.0]}}}
+    assert merged(**points) < merged(), "fewer points, fewer rows of metrics"
+    assert loads(sized(), "measure_model", **points).work == loads(sized(), "measure_model").work
 
 
 def test_the_model_of_a_job_is_told_by_its_wildcards():

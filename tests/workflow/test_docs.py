@@ -81,6 +81,7 @@ PRINTS = {
     "otus rerun": "take_inventory",
     "otus resume": "take_inventory",
     "otus metrics": "F1",
+    "otus database": "leaderboard",
     "otus export-onnx": "largest difference of logits",
     "otus build-soundscapes": "soundscapes",
     "snakemake": "Job stats",
@@ -248,7 +249,7 @@ def test_a_documented_command_runs(page, line, home, request):
     folder = home.elsewhere if "~/otus/" in line else home.clone
     if command in ("otus failures", "otus rerun", "otus resume"):
         folder = request.getfixturevalue("failed")
-    elif command in ("otus metrics", "otus export-onnx", "otus jobs"):
+    elif command in ("otus metrics", "otus database", "otus export-onnx", "otus jobs"):
         folder = request.getfixturevalue("finished")[0].folder
         line = line.replace(".venv/bin/", "").replace("results/owls", "results")
     elif command == "otus init":

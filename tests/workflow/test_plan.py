@@ -9,10 +9,10 @@ import soundfile
 
 from tests.workflow.conftest import DEMO, REPOSITORY
 
-STAGES = ["inventory", "prepare", "chunk", "train", "predict", "evaluate", "forest", "merge"]
+STAGES = ["inventory", "prepare", "chunk", "train", "predict", "evaluate", "forest", "measure", "merge", "export"]
 
 
-def test_the_demo_is_seventeen_jobs(workflow):
+def test_the_demo_is_eighteen_jobs(workflow):
     assert workflow(DEMO).planned() == {
         "make_demo_corpus": 1,
         "take_inventory": 1,
@@ -24,6 +24,7 @@ def test_the_demo_is_seventeen_jobs(workflow):
         "predict_shard": 1,
         "evaluate_model": 1,
         "filter_selections": 1,
+        "measure_model": 1,
         "merge_metrics": 1,
         "write_model_card": 1,
         "write_report": 1,
@@ -32,9 +33,9 @@ def test_the_demo_is_seventeen_jobs(workflow):
 
 
 @pytest.mark.real
-def test_boobook_is_seventeen_jobs(workflow, otus_data):
+def test_boobook_is_eighteen_jobs(workflow, otus_data):
     planned = workflow(REPOSITORY / "config" / "boobook.yaml").planned()
-    assert (planned["train_model"], planned["predict_shard"], planned.total()) == (5, 1, 17)
+    assert (planned["train_model"], planned["predict_shard"], planned.total()) == (5, 1, 18)
 
 
 def test_jobs_grow_with_models_and_shards_and_never_with_files(workflow):
@@ -45,6 +46,7 @@ def test_jobs_grow_with_models_and_shards_and_never_with_files(workflow):
     }
     planned = workflow(DEMO, more).planned()
     assert (planned["train_model"], planned["predict_shard"], planned["evaluate_model"]) == (16, 12, 4)
+    assert (planned["filter_selections"], planned["measure_model"], planned["merge_metrics"]) == (4, 4, 1)
     assert (planned["make_dataset"], planned["describe_dataset"]) == (2, 2)
 
 

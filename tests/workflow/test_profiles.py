@@ -19,7 +19,14 @@ SLURM = REPOSITORY / "slurm"
 GENERIC = REPOSITORY / "profiles" / "generic"
 SLURM_COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr", "sshare")
 GPU_RULES = ("train_model", "predict_shard")
-CPU_RULES = ("take_inventory", "make_dataset", "describe_dataset", "evaluate_model", "filter_selections")
+CPU_RULES = (
+    "take_inventory",
+    "make_dataset",
+    "describe_dataset",
+    "evaluate_model",
+    "filter_selections",
+    "measure_model",
+)
 
 #: A value of every key that decides what jobs ask for, and where it shows: in GPU jobs, in CPU jobs.
 ASKED = {

@@ -39,11 +39,13 @@ def test_the_outputs_have_their_names(results):
     trainings, shards = (f"train_model/{MODEL}.fold{k}" for k in range(1, 5)), (1, 2)
     jobs = [*trainings, *(f"predict_shard/{MODEL}.shard{shard}" for shard in shards)]
     expected |= {f"telemetry/{job}.jsonl" for job in jobs}
-    expected |= {
-        f"{t}.{s}" for t in ("metrics", "metrics_per_recording", "matches", "reliability") for s in ("parquet", "csv")
-    }
-    expected |= {f"evaluation/{MODEL}/{t}.parquet" for t in ("selections", "matches", "counts")}
-    expected |= {f"forest/{MODEL}/{t}.parquet" for t in ("selections", "matches", "counts")}
+    measures = ("metrics", "metrics_per_class", "recall_at_rates", "strata", "differences", "confusion", "densities")
+    measures += ("reliability",)
+    expected |= {f"{t}.{s}" for t in (*measures, "metrics_per_recording", "matches") for s in ("parquet", "csv")}
+    expected |= {f"measures/{MODEL}/{t}.parquet" for t in (*measures, "curves")}
+    layer = ("selections", "matches", "counts", "points")
+    expected |= {f"evaluation/{MODEL}/{t}.parquet" for t in (*layer, "shapes")}
+    expected |= {f"forest/{MODEL}/{t}.parquet" for t in (*layer, "features", "importances", "dependence")}
     expected |= {f"evaluation/{MODEL}/thresholds.yaml", f"forest/{MODEL}/forests.json"}
     expected.add(f"models/{MODEL}/model_card.md")
     for fold in range(1, 5):
@@ -64,12 +66,30 @@ def test_the_metrics_say_what_they_promise(results):
     assert set(metrics["layer"]) == {"cnn", "cnn+rf"}
     headline = metrics[(metrics["fold"] == "pooled") & (metrics["split"] == "test") & metrics["selected"]]
     assert headline["layer"].tolist() == ["cnn", "cnn+rf"]
+    assert set(metrics["role"]) == {"chosen", "fixed", "grid", "best"}
+    assert (metrics["selected"] == (metrics["role"] == "chosen")).all()
     assert ((metrics["tp"] + metrics["fn"]) == metrics["n_gt"]).all()
     assert ((metrics["tp"] + metrics["fp"]) == metrics["n_pred"]).all()
     annotations = read_table(results / "inventory" / "annotations.parquet", "annotations")
     recordings = read_table(results / "inventory" / "recordings.parquet", "recordings")
     assert (headline["n_gt"] == (annotations["label"] == "hum").sum()).all()
     assert (headline["n_recordings"] == (recordings["readable"] & recordings["labelled"]).sum()).all()
+
+
+def test_the_tables_of_all_models_agree_with_each_other(results):
+    names = ("metrics", "metrics_per_recording", "metrics_per_class", "differences", "confusion", "densities")
+    tables = {name: pd.read_csv(results / f"{name}.csv", dtype={"fold": str}) for name in names}
+    sums = ["n_gt", "n_pred", "tp", "fp", "fn"]
+    metrics, by_class = (tables[name].query("fold == 'pooled'") for name in ("metrics", "metrics_per_class"))
+    headline, by_class = metrics[metrics["selected"]].set_index("layer"), by_class.set_index("layer")
+    pd.testing.assert_frame_equal(by_class[sums], headline[sums])
+    added = tables["metrics_per_recording"].query("fold == 'pooled'").groupby("layer")[sums].sum()
+    pd.testing.assert_frame_equal(added, headline[sums])
+    assert (tables["densities"].groupby("layer")["n_gt"].sum() == headline["n_gt"]).all()
+    hits = tables["confusion"].query("annotated == 'hum' and selected == 'hum'").set_index("layer")["n"]
+    assert (hits == headline["tp"]).all()
+    gain = tables["differences"].query("measure == 'f1'").set_index("layer").loc["cnn+rf", "difference"]
+    assert gain == pytest.approx(headline.loc["cnn+rf", "f1"] - headline.loc["cnn", "f1"])
 
 
 def test_no_group_is_on_both_sides_of_any_fold(results):
@@ -130,11 +150,30 @@ def test_another_threshold_runs_no_network(finished):
     assert planned == {
         "evaluate_model": 1,
         "filter_selections": 1,
+        "measure_model": 1,
         "merge_metrics": 1,
         "write_model_card": 1,
         "write_report": 1,
         "all": 1,
     }
+
+
+def test_another_model_computes_that_model_only(finished):
+    flow, _ = finished
+    another = flow.layer({"training": {"second": {"members": 1, "epochs": 2, "cuts_per_epoch": 64}}})
+    assert another.planned() == {
+        "train_model": 4,
+        "predict_shard": 2,
+        "evaluate_model": 1,
+        "filter_selections": 1,
+        "measure_model": 1,
+        "merge_metrics": 1,
+        "write_model_card": 1,
+        "write_report": 1,
+        "all": 1,
+    }
+    planned = another.run("-n").stdout
+    assert "dataset=grouped, training=second" in planned and "training=default" not in planned
 
 
 def test_another_network_reruns_everything_after_the_dataset(finished):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from otus import __version__
-from otus.cli import commands, doctor, export, jobs, plan, runs, soundscapes
+from otus.cli import commands, database, doctor, export, jobs, plan, runs, soundscapes
 from otus.errors import MissingPartError, OtusError
 
 
@@ -64,4 +64,5 @@ def _parser() -> argparse.ArgumentParser:
     plan.register(commands_of)
     soundscapes.register(commands_of)
     export.register(commands_of)
+    database.register(commands_of)
     return parser

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from otus.errors import DataError, OtusError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from otus.config import Config
     from otus.inventory import Inventory
 
@@ -126,13 +128,19 @@ def demo_corpus(options: argparse.Namespace) -> int:
 def metrics(options: argparse.Namespace) -> int:
     """Print the leader board and the path of the report."""
     from otus.report.leaderboard import leaderboard_text
+
+    found, differences = (_result(options.results, name) for name in ("metrics", "differences"))
+    print(leaderboard_text(found, differences, options.results / "report.html"))
+    return 0
+
+
+def _result(results: Path, name: str) -> "pd.DataFrame":
     from otus.tables import read_table
 
-    table = options.results / "metrics.parquet"
-    if not table.exists():
-        raise DataError(f"{table}: not there; run snakemake first, or name the results_dir of your config.")
-    print(leaderboard_text(read_table(table, "metrics"), options.results / "report.html"))
-    return 0
+    path = results / f"{name}.parquet"
+    if not path.exists():
+        raise DataError(f"{path}: not there; run snakemake first, or name the results_dir of your config.")
+    return read_table(path, name)
 
 
 def schema(options: argparse.Namespace) -> int:

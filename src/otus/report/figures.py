@@ -30,7 +30,8 @@ from otus.report.leaderboard import POOLED, at_iou, deciding_iou, leaderboard
 #: Most lines in one precision-recall panel; the caption says so where more models were compared.
 MAX_CURVES = 8
 
-_INK = "#010203"  # replaced by the colour of the page's text, so that the figures can be read in dark mode too
+#: Of text and lines; replaced by the colour of the page's text, so that figures can be read in dark mode too.
+INK = "#010203"
 
 #: Of what is not to catch the eye, and of models, labels and the like, in their order.
 FAINT = "#8a8f98"
@@ -89,12 +90,12 @@ def precision_recall_svg(curves: pd.DataFrame, metrics: pd.DataFrame) -> str:
                 _curve(axes, points[of_label], style)
                 chosen = board[board["label"].eq(label) & board["model"].eq(model) & board["layer"].eq(layer)]
                 axes.plot(
-                    chosen["recall"], chosen["precision"], "o", ms=7, color=style["color"], mec=_INK, mew=0.8, zorder=4
+                    chosen["recall"], chosen["precision"], "o", ms=7, color=style["color"], mec=INK, mew=0.8, zorder=4
                 )
         handles = [
             Line2D([], [], label=f"{m}, {y}{marks.get(m, '')}", **_line_style(models.index(m), y)) for m, y in lines
         ]
-        handles.append(Line2D([], [], ls="", marker="o", color=FAINT, mec=_INK, label="operating point chosen"))
+        handles.append(Line2D([], [], ls="", marker="o", color=FAINT, mec=INK, label="operating point chosen"))
         figure.legend(handles=handles, loc="outside lower left", ncols=1 if columns == 1 else 2, frameon=False)
         return as_svg(figure, "curve-")
 
@@ -205,9 +206,7 @@ def house_style() -> Iterator[None]:
                 "axes.spines.top": False,
                 "axes.spines.right": False,
                 "axes.linewidth": 0.7,
-                **dict.fromkeys(
-                    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
-                ),
+                **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
             }
         )
         yield
@@ -294,7 +293,7 @@ def as_svg(figure: Figure, prefix: str) -> str:
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     FigureCanvasSVG(figure).print_svg(out, metadata=nothing)  # type: ignore[no-untyped-call]
     text = out.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
     return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}", text)
 
 

@@ -1,13 +1,15 @@
-"""The leader board: the headline rows of the metrics table, as a frame and as text for the terminal."""
+"""The leader board: the headline rows of the metrics table with their ranks, as a frame and as text."""
 
 import textwrap
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from otus.tables import table
 
 #: The label of the rows that pool all target labels; they exist only where there are several.
 MICRO = "micro"
@@ -16,13 +18,16 @@ POOLED = "pooled"
 #: What stands below every leader board that has a leaky row.
 LEAKY = (
     "A leaky model learned from clips of the very recordings that it is tested on. Its numbers are too good for new "
-    "recordings, so it stands below the others, whatever its F1."
+    "recordings, so it stands below the others without a rank, whatever its F1."
 )
+#: What stands below every leader board with a tie.
+TIES = "Rank: rows with the same number (=) cannot be told apart in F1 from the best of them (95 %, paired)."
 
+_CERTAIN = 0.05  # a p-value below it, beside an interval of 95 %
 _COLUMNS = 100  # of a terminal
-_HEAD = ("model", "layer", "label", "F1 [95 % int.]", "prec.", "recall", "tp/fp/fn", "FA/h", "rec.")
-_TEXT_COLUMNS = (0, 1, 2)
-_ELASTIC = (0, 2)  # names of any length: shortened in the middle where the line would be too long
+_HEAD = ("rank", "model", "layer", "label", "F1 [95 % int.]", "prec.", "recall", "tp/fp/fn", "FA/h", "rec.")
+_TEXT_COLUMNS = (1, 2, 3)
+_ELASTIC = (1, 3)  # names of any length: shortened in the middle where the line would be too long
 _NARROWEST = 8
 
 
@@ -38,21 +43,76 @@ def at_iou(frame: pd.DataFrame, column: str, iou: float | None) -> pd.DataFrame:
     return frame[np.isclose(frame[column].astype(float), wanted)]
 
 
-def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Return the headline rows of table metrics: leak-free models first, best F1 first, rows without an F1 last.
+def leaderboard(metrics: pd.DataFrame, differences: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the headline rows of table metrics: leak-free models first, label by label, best F1 first.
 
     A headline row is pooled over the folds, on test recordings, at the operating point that was chosen on
-    validation groups and at the first IoU threshold.
+    validation groups and at the first IoU threshold. Rows over all labels come first, rows without an F1 last.
+
+    The column `rank` is text: a number within the label, with "=" where rows share it because their F1 cannot be told
+    apart from that of the best of them: their paired difference in table `differences` is not `told_apart`, or, where
+    there is none, the intervals of F1 overlap. Leaky rows and rows without an F1 have no rank ("").
     """
     rows = at_iou(metrics, "iou", deciding_iou(metrics))
     rows = rows[rows["fold"].eq(POOLED) & rows["split"].eq("test") & rows["selected"].eq(True)]
-    return rows.sort_values(
-        ["leaky", "f1", "model", "layer", "label"],
-        ascending=[True, False, True, True, True],
+    rows = rows.assign(of_one_label=rows["label"].ne(MICRO)).sort_values(
+        ["leaky", "of_one_label", "label", "f1", "model", "layer"],
+        ascending=[True, True, True, False, True, True],
         na_position="last",
         kind="stable",
         ignore_index=True,
     )
+    known = table("differences", []) if differences is None else differences
+    return rows.drop(columns="of_one_label").assign(rank=_ranks(rows, _f1_differences(known, rows)))
+
+
+def told_apart(low: float, high: float, p_value: float) -> bool:
+    """Return whether a difference is shown: its interval leaves out 0 and the test, where there is one, agrees."""
+    return bool((low > 0 or high < 0) and not p_value >= _CERTAIN)
+
+
+_Row = tuple[str, str]  # model, layer
+
+
+def _f1_differences(differences: pd.DataFrame, board: pd.DataFrame) -> dict[tuple[str, _Row, _Row], bool]:
+    """Whether two rows of the board are told apart in F1: label, one row, another one -> answer, if one is known."""
+    of_f1 = differences[differences["measure"].eq("f1") & differences["difference_low"].notna()]
+    found: dict[tuple[str, _Row, _Row], bool] = {}
+    for row in at_iou(of_f1, "iou", deciding_iou(board)).itertuples(index=False):
+        one, other = (row.model, row.layer), (row.other_model, row.other_layer)
+        apart = told_apart(row.difference_low, row.difference_high, row.p_value)
+        found[row.label, one, other] = found[row.label, other, one] = apart
+    return found
+
+
+def _ranks(board: pd.DataFrame, differences: Mapping[tuple[str, _Row, _Row], bool]) -> list[str]:
+    """The ranks of the rows of the board, whose rows of one label stand in the order of F1."""
+    ranks = [""] * len(board)
+    rows = board.to_dict("records")
+
+    def tied(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
+        names = (one["model"], one["layer"]), (other["model"], other["layer"])
+        if (apart := differences.get((one["label"], *names))) is not None:
+            return not apart
+        return bool(other["f1_high"] >= one["f1_low"])  # with NaN never
+
+    for label in dict.fromkeys(board["label"]):
+        ranked = [i for i, r in enumerate(rows) if r["label"] == label and not r["leaky"] and not pd.isna(r["f1"])]
+        for place, group in _groups(ranked, lambda best, i: tied(rows[best], rows[i])):
+            for i in group:
+                ranks[i] = f"={place}" if len(group) > 1 else str(place)
+    return ranks
+
+
+def _groups(ordered: Sequence[int], tied: Callable[[int, int], bool]) -> list[tuple[int, list[int]]]:
+    """Rank and members of every group of ties: the best that is left, and what is not told apart from it."""
+    left, found, place = list(ordered), [], 1
+    while left:
+        group = [left[0], *(i for i in left[1:] if tied(left[0], i))]
+        found.append((place, group))
+        place += len(group)
+        left = [i for i in left if i not in group]
+    return found
 
 
 def number(value: Any, digits: int = 2, missing: str = "-") -> str:
@@ -77,15 +137,17 @@ def noted_rows(board: pd.DataFrame) -> dict[str, list[str]]:
     return about
 
 
-def leaderboard_text(metrics: pd.DataFrame, report_path: str | Path) -> str:
+def leaderboard_text(metrics: pd.DataFrame, differences: pd.DataFrame | None, report_path: str | Path) -> str:
     """Return the leader board as aligned plain text of at most 100 columns, then the notes, then the report's path.
 
     Leaky models are marked and stand last. Only the line with the path may be longer. Missing numbers are printed
     as '-'.
     """
-    board = leaderboard(metrics)
+    board = leaderboard(metrics, differences)
     if len(board):
         lines = _aligned([_HEAD, *(_cells(row) for row in board.to_dict("records"))])
+        if board["rank"].str.startswith("=").any():
+            lines += textwrap.wrap(TIES, _COLUMNS)
         if board["leaky"].any():
             lines += textwrap.wrap(LEAKY, _COLUMNS)
     else:
@@ -98,6 +160,7 @@ def leaderboard_text(metrics: pd.DataFrame, report_path: str | Path) -> str:
 
 def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
     return (
+        row["rank"] or "-",
         _printable(row["model"]),
         _printable(row["layer"]) + (", leaky" if row["leaky"] else ""),
         _printable(row["label"]),

@@ -1,7 +1,5 @@
 """The report: one HTML file that holds everything that it shows, for a person and for a paper's supplement."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,20 +11,28 @@ from markupsafe import Markup
 import otus
 from otus.atomic import write_text
 from otus.clipfiles.verdicts import noise_sentences
-from otus.config import UNKNOWN
-from otus.config.settings import ReportSettings
-from otus.report import results
+from otus.report import gain, results
+from otus.report.classes import class_tables, measures
+from otus.report.confusion import confusion_table, taken_for_another
+from otus.report.content import ReportContent
+from otus.report.densities import estimates
+from otus.report.differences import board_differences
 from otus.report.examples import Example, View, choose_examples, draw_example, marks_of
+from otus.report.features import explanations
 from otus.report.figures import MAX_CURVES, counts_svg, precision_recall_svg
-from otus.report.leaderboard import LEAKY, MICRO, POOLED, at_iou, deciding_iou, leaderboard
+from otus.report.inputs import what_went_in
+from otus.report.leaderboard import LEAKY, MICRO, TIES, at_iou, deciding_iou, leaderboard
 from otus.report.leakage import leakage_sentences, leakage_table
-from otus.report.learning import History, best_epochs_in_words, model_svg
+from otus.report.learning import best_epochs_in_words, model_svg
+from otus.report.recordings import best_recordings, recordings_table
 from otus.report.reliability import reliability_svg, reliability_table
-from otus.report.results import Table, amount, cell
+from otus.report.results import MOST_TABLES
 from otus.report.spread import spreads
+from otus.report.strata import missing_strata, strata_rows, strata_svg, strata_table
+from otus.report.thresholds import rates_table, threshold_tables
+from otus.report.tuning import tuned_points, tuning_table
 
-_FIRST_ROWS = 50  # of quarantine and of failed chunks
-_FIRST_RECORDINGS = 200
+_MOST_VERDICTS = 12
 
 _OUTCOMES = (
     (
@@ -50,63 +56,25 @@ _OUTCOMES = (
 )
 
 
-@dataclass(frozen=True)
-class ReportContent:
-    """Everything that the report is made from; the tables are those of otus.tables, all models one below the other
-    (`leakage`: all dataset variants). `noise` holds the noise.json of every dataset variant by its name, `learning` the
-    trainings of every model, `model_cards` the path of each model's card from the report; `by` is split.by of the
-    config.
-
-    `date` is printed as it is given. `window_s`, `low_hz` and `high_hz` set the spectrograms of the examples
-    (None = 512 samples, 0 Hz, half the sample rate).
-    """
-
-    corpus: str
-    corpus_root: Path
-    date: str
-    seed: int
-    config_digest: str
-    targets: tuple[str, ...]
-    recordings: pd.DataFrame
-    annotations: pd.DataFrame
-    quarantine: pd.DataFrame
-    metrics: pd.DataFrame
-    metrics_per_recording: pd.DataFrame
-    curves: pd.DataFrame
-    matches: pd.DataFrame
-    reliability: pd.DataFrame
-    items: pd.DataFrame
-    leakage: pd.DataFrame
-    noise: Mapping[str, Mapping[str, Any]]
-    by: str = "group"
-    learning: Mapping[str, Sequence[History]] = field(default_factory=dict)
-    model_cards: Mapping[str, str] = field(default_factory=dict)
-    settings: ReportSettings = field(default_factory=ReportSettings)
-    window_s: float | None = None
-    low_hz: float | None = None
-    high_hz: float | None = None
-
-
 def write_report(path: str | Path, content: ReportContent) -> None:
     """Write the report to `path`, atomically: HTML without scripts that shows nothing of another file.
 
     It names the model cards, which a click opens. The same content gives the same bytes.
     """
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text("utf-8")),
     )
-    template = environment.from_string(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
-    write_text(path, template.render(_view(content)))
+    write_text(path, environment.get_template("page.html").render(_view(content)))
 
 
 def _view(content: ReportContent) -> dict[str, Any]:
-    """What the template shows, as text and tables."""
-    board = leaderboard(content.metrics)
+    """What the templates show, as text and tables."""
+    board = leaderboard(content.metrics, content.differences)
     best = results.best_row(board)
-    per_recording = _per_recording(content, best)
-    curves = precision_recall_svg(content.curves, content.metrics)
-    models = len(board[["model", "layer"]].drop_duplicates())
-    names = list(dict.fromkeys(board["model"]))
     return {
         "corpus": content.corpus,
         "facts": [
@@ -115,65 +83,120 @@ def _view(content: ReportContent) -> dict[str, Any]:
             ("Seed", str(content.seed)),
             ("Config", content.config_digest),
         ],
-        "headline": results.headline(best, content.metrics, content.by) if best is not None else None,
         "best": f"{results.model_name(best)}, {best['layer']}" if best is not None else None,
         "iou": f"{deciding_iou(content.metrics) or 0.0:g}",
-        "notes": results.notes(board),
-        "board": results.board_table(board),
-        "external": bool(board["layer"].eq("external").any()),
+        "several_labels": bool(board["label"].eq(MICRO).any()),
         "leaky": LEAKY if board["leaky"].any() else None,
-        "timing": results.timing_table(board),
-        "forest": results.forest_table(board),
         "by": content.by,
         "across": "folds" if content.by == "group" else f"{content.by}s",
-        "spreads": spreads(content.metrics, board, content.by),
-        "folds": results.fold_tables(content.metrics, board),
-        "thresholds": results.threshold_tables(content.metrics, board),
-        "reliability": reliability_table(content.reliability, names),
-        "reliability_figure": Markup(reliability_svg(content.reliability, names)),
-        "curves": Markup(curves),  # drawn by matplotlib, which escapes the names in it
-        "curves_left_out": max(0, models - MAX_CURVES),
+        **_headline(content, best),
+        **_board(content, board, best),
+        **_forest(content, board),
+        **_kinds_of_calls(content, board, best),
+        **_points(content, board),
+        **_probabilities(content, board),
         "model_cards": content.model_cards,
         "learning": [
             (model, Markup(model_svg(own, f"learning{number}-")), best_epochs_in_words(own))
             for number, (model, own) in enumerate(content.learning.items())
             if any(one.records for one in own)
         ],
-        "counts": Markup(counts_svg(per_recording)),
-        "per_recording": _recordings_table(content, per_recording),
+        **_recordings(content, best),
         "examples": _examples(content, best),
         "leakage_verdicts": leakage_sentences(content.leakage),
         "leakage": leakage_table(content.leakage),
         "noise": [(dataset, noise_sentences(content.noise[dataset])) for dataset in sorted(content.noise)],
-        **_what_went_in(content),
+        **what_went_in(content),
     }
 
 
-def _per_recording(content: ReportContent, best: dict[str, Any] | None) -> pd.DataFrame:
-    """The rows of metrics_per_recording of the best model and layer, one per test recording and label."""
-    rows = at_iou(content.metrics_per_recording, "iou", deciding_iou(content.metrics))
+def _headline(content: ReportContent, best: dict[str, Any] | None) -> dict[str, Any]:
     if best is None:
-        return rows.iloc[:0]
-    rows = rows[rows["model"].eq(best["model"]) & rows["layer"].eq(best["layer"]) & rows["selected"].eq(True)]
-    return rows[rows["split"].eq("test") & rows["fold"].eq(POOLED) & rows["label"].ne(MICRO)]
+        return {"headline": None, "chosen_by": "", "notes": []}
+    return {
+        "headline": results.headline(best, content.metrics, content.by),
+        "chosen_by": results.chosen_by(content.evaluation, content.targets),
+        "notes": results.own_notes(best, gain.reasons(content.forests)),
+    }
 
 
-def _recordings_table(content: ReportContent, rows: pd.DataFrame) -> Table | None:
-    if rows.empty:
-        return None
-    rows = rows.assign(errors=rows["fp"] + rows["fn"])
-    rows = rows.sort_values(["errors", "fn", "recording_id", "label"], ascending=[False, False, True, True])
-    paths = dict(zip(content.recordings["recording_id"], content.recordings["path"], strict=True))
-    several = rows["label"].nunique() > 1
-    body = []
-    for row in rows.head(_FIRST_RECORDINGS).to_dict("records"):
-        names = [str(paths.get(row["recording_id"], row["recording_id"])), cell(row["group"])]
-        counts = [cell(row[name], 0) for name in ("n_gt", "n_pred", "tp", "fp", "fn")]
-        label = [cell(row["label"])] if several else []
-        body.append([*names, *label, cell(row["duration_s"], 0), *counts, cell(row["f1"])])
-    columns = ["Recording", "Group", *(["Label"] if several else []), "Length (s)"]
-    columns += ["Annotated", "Selections", "Hits", "False alarms", "Misses", "F1"]
-    return Table(columns, body, text_columns=3 if several else 2, path_column=0, left_out=len(rows) - len(body))
+def _board(content: ReportContent, board: pd.DataFrame, best: dict[str, Any] | None) -> dict[str, Any]:
+    """The leader board and what is known of the differences between its rows."""
+    differences, difference_notes = board_differences(content.differences, content.metrics, board)
+    return {
+        "board": results.board_table(board),
+        "board_cut": len(board) > MOST_TABLES,
+        "ties": TIES if any(str(rank).startswith("=") for rank in board["rank"]) else "",
+        "external": bool(board["layer"].str.startswith("external").any()),
+        "timing": results.timing_table(board),
+        "differences": differences,
+        "difference_notes": difference_notes,
+        "other_notes": results.other_notes(board, best, gain.reasons(content.forests)) if best is not None else [],
+    }
+
+
+def _forest(content: ReportContent, board: pd.DataFrame) -> dict[str, Any]:
+    """What the forests change, and what they look at."""
+    gains = gain.verdicts(content.differences, content.metrics, board, content.forests)
+    explained = explanations(content.importances, content.dependence, list(dict.fromkeys(board["model"])))
+    pairs = content.importances[["model", "label"]].drop_duplicates()
+    return {
+        "gains": gains[:_MOST_VERDICTS],
+        "gains_left_out": max(0, len(gains) - _MOST_VERDICTS),
+        "gain_table": gain.gain_table(content.differences, content.metrics, board),
+        "other_kinds": gain.other_kinds(content.forests),
+        "explanations": explained,
+        "explanations_left_out": max(0, len(pairs) - len(explained)) if explained else 0,
+    }
+
+
+def _kinds_of_calls(content: ReportContent, board: pd.DataFrame, best: dict[str, Any] | None) -> dict[str, Any]:
+    """Every measure label by label, and which calls are found or taken for others."""
+    strata = strata_rows(content.strata, content.metrics, best)
+    label = best["label"] if best is not None else ""
+    return {
+        "class_tables": class_tables(content.metrics_per_class, content.metrics, board, content.evaluation),
+        "measures": measures(content.evaluation),
+        "strata": strata_table(strata),
+        "strata_figure": Markup(strata_svg(strata, label)),
+        "strata_missing": missing_strata(strata, label),
+        "confusion": confusion_table(content.confusion, content.metrics, best),
+        "taken_for_another": taken_for_another(content.confusion, content.metrics, best) if best is not None else 0,
+    }
+
+
+def _points(content: ReportContent, board: pd.DataFrame) -> dict[str, Any]:
+    """Validation beside test, and thresholds that nobody chose."""
+    models = len(board[["model", "layer"]].drop_duplicates())
+    return {
+        "curves": Markup(precision_recall_svg(content.curves, content.metrics)),  # matplotlib escapes the names in it
+        "curves_left_out": max(0, models - MAX_CURVES),
+        "folds": results.fold_tables(content.metrics, board),
+        "spreads": spreads(content.metrics, board, content.by),
+        "tuning": tuning_table(content.metrics, board),
+        "tuned_points": tuned_points(content.metrics, board),
+        "thresholds": threshold_tables(content.metrics, board),
+        "rates": rates_table(content.recall_at_rates, content.metrics, board),
+    }
+
+
+def _probabilities(content: ReportContent, board: pd.DataFrame) -> dict[str, Any]:
+    names = list(dict.fromkeys(board["model"]))
+    return {
+        "reliability": reliability_table(content.reliability, names),
+        "reliability_figure": Markup(reliability_svg(content.reliability, names)),
+    }
+
+
+def _recordings(content: ReportContent, best: dict[str, Any] | None) -> dict[str, Any]:
+    """Counts per recording: estimated, and those of the selections as they are."""
+    rows = best_recordings(content.metrics_per_recording, content.metrics, best)
+    counts = estimates(content.densities, best)
+    return {
+        "counts": counts,
+        "count_figure": Markup(counts_svg(rows)),
+        "per_recording": recordings_table(rows, content.recordings),
+    }
 
 
 def _examples(content: ReportContent, best: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -199,62 +222,3 @@ def _examples(content: ReportContent, best: dict[str, Any] | None) -> list[dict[
             {"key": outcome, "title": title, "caption": caption, "none": none, "shown": shown, "total": total}
         )
     return galleries
-
-
-def _what_went_in(content: ReportContent) -> dict[str, Any]:
-    """Recordings, labels, and everything that was left out, with its reason."""
-    recordings = content.recordings
-    readable = recordings[recordings["readable"].eq(True)]
-    rates = sorted({int(rate) for rate in readable["sample_rate"].dropna()})
-    hours = float(readable["duration_s"].sum()) / 3600
-    input_facts = [
-        ("Recordings", f"{len(recordings)}, of which {len(readable)} readable"),
-        ("With annotations read", f"{int(readable['labelled'].eq(True).sum())}"),
-        ("Length of the readable ones", f"{cell(hours)} h"),
-        ("Groups", str(readable["group"].nunique())),
-        ("Sample rates", ", ".join(f"{rate / 1000:g} kHz" for rate in rates) or "–"),
-    ]
-    quarantine = content.quarantine.to_dict("records")
-    kinds = content.quarantine["kind"].value_counts().sort_index()
-    failed = content.items[content.items["status"].eq("failed")]
-    statuses = content.items["status"].value_counts().sort_index()
-    return {
-        "input_facts": input_facts,
-        "labels": _labels_table(content),
-        "quarantine_counts": ", ".join(f"{cell(kind)}: {n}" for kind, n in kinds.items()),
-        "quarantine": _listing(
-            quarantine, ["kind", "path", "row", "reason", "remedy"], ["Kind", "File", "Row", "Why", "What to do"]
-        ),
-        "items": ", ".join(f"{n} {cell(status)}" for status, n in statuses.items()),
-        "failed": _listing(
-            failed.to_dict("records"),
-            ["chunk_id", "recording_id", "status", "error_class", "error"],
-            ["Chunk", "Recording", "Status", "Error", "What it said"],
-        ),
-        "n_failed": amount(len(failed), "chunk"),
-    }
-
-
-def _labels_table(content: ReportContent) -> Table | None:
-    if content.annotations.empty:
-        return None
-    lengths = content.annotations.assign(length_s=content.annotations["end_s"] - content.annotations["start_s"])
-    body = []
-    for label, rows in lengths.groupby("label", sort=True):
-        role = "target" if label in content.targets else "left out" if label == UNKNOWN else "other"
-        spread = " / ".join(cell(rows["length_s"].quantile(q)) for q in (0.05, 0.5, 0.95))
-        band = "–".join(cell(rows[side].agg(how) / 1000, 1) for side, how in (("low_hz", "min"), ("high_hz", "max")))
-        known = "–" if rows[["low_hz", "high_hz"]].isna().to_numpy().all() else band
-        body.append([str(label), role, str(len(rows)), str(rows["recording_id"].nunique()), spread, known])
-    body.sort(key=lambda row: row[1] != "target")
-    return Table(
-        ["Label", "Role", "Annotations", "Recordings", "Length 5 / 50 / 95 % (s)", "Band (kHz)"], body, text_columns=2
-    )
-
-
-def _listing(rows: Sequence[dict[Any, Any]], names: Sequence[str], columns: Sequence[str]) -> Table | None:
-    """The first rows as text."""
-    if not rows:
-        return None
-    body = [[cell(row[name], 0) for name in names] for row in rows[:_FIRST_ROWS]]
-    return Table(list(columns), body, text_columns=len(columns), path_column=1, left_out=len(rows) - len(body))

@@ -1,19 +1,25 @@
 """The result tables of the report and its headline, as text: from the metrics table to cells and sentences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from otus import criterion
+from otus.config import EvaluationSettings
 from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, noted_rows, number, with_interval
 from otus.tables import FILTERED
 
 DASH = "–"
 
-#: What the two layers of a model are called side by side.
-_PAIR = ("alone", "with forest")
+#: Rows of a table that is not cut for other reasons; the rest is in its CSV file.
+MOST_ROWS = 60
+_MOST_NAMES = 6  # of rows that one note is about
+
+#: Tables of one kind, one per model, layer and label.
+MOST_TABLES = 12
 
 Row = Mapping[Any, Any]
 
@@ -22,7 +28,8 @@ Row = Mapping[Any, Any]
 class Table:
     """A table of the page: the first `text_columns` are text, the others numbers; `strong` rows stand out.
 
-    `path_column` holds file names, which may be broken anywhere; `left_out` counts rows that are not shown.
+    `path_column` holds file names, which may be broken anywhere; `left_out` counts rows that are not shown, `rest`
+    says where they are.
     """
 
     columns: Sequence[str]
@@ -32,6 +39,7 @@ class Table:
     path_column: int | None = None
     left_out: int = 0
     title: str = ""
+    rest: str = ""
 
 
 def cell(value: Any, digits: int = 2) -> str:
@@ -46,9 +54,22 @@ def amount(n: Any, noun: str) -> str:
     return f"{cell(n, 0)} {noun}{'' if cell(n, 0) == '1' else 's'}"
 
 
+def signed(value: Any, digits: int = 2) -> str:
+    """Return e.g. '+0.04' or '−0.10', zero without a sign; a dash for what is missing."""
+    text = cell(value, digits)
+    if text == DASH:
+        return DASH
+    return f"{float(text):+.{digits}f}".replace("-", "−") if float(text) else text.lstrip("-")
+
+
 def model_name(row: Row) -> str:
     """Return the model of a row of metrics, marked if it is leaky."""
     return f"{row['model']} (leaky)" if row["leaky"] else str(row["model"])
+
+
+def label_name(label: str) -> str:
+    """Return a label as it is, and the rows over all labels in words."""
+    return "all labels (micro)" if label == MICRO else label
 
 
 def best_row(board: pd.DataFrame) -> dict[str, Any] | None:
@@ -95,9 +116,39 @@ def headline(row: Row, metrics: pd.DataFrame, by: str) -> dict[str, str]:
     return {"figure": figure, "scope": scope, "detail": detail}
 
 
-def notes(board: pd.DataFrame) -> list[str]:
-    """Return the warnings in the headline rows as sentences, each once, with the rows that it is about."""
-    return [f"{', '.join(rows)}: {note}" for note, rows in noted_rows(board).items()]
+def chosen_by(evaluation: EvaluationSettings, labels: Sequence[str]) -> str:
+    """Return the sentence that says by what the operating point was chosen, and for which labels by something else."""
+    others = {label: evaluation.choice_of[label] for label in labels if label in evaluation.choice_of}
+    sentence = f"The operating point was chosen on validation groups by {criterion.in_words(evaluation.choice)}"
+    for label, choice in others.items():
+        sentence += f"; for {label} by {criterion.in_words(choice)}"
+    return f"{sentence}."
+
+
+def as_sentence(note: str) -> str:
+    """Return a note with a capital letter and a full stop."""
+    return f"{note[0].upper()}{note[1:]}{'' if note.endswith('.') else '.'}"
+
+
+def own_notes(row: Row, elsewhere: Collection[str]) -> list[str]:
+    """Return the warnings about one row as sentences, but none that holds one of the texts said `elsewhere`."""
+    return [as_sentence(note) for note in _parts(row["note"]) if not any(text in note for text in elsewhere)]
+
+
+def other_notes(board: pd.DataFrame, best: Row, elsewhere: Collection[str]) -> list[str]:
+    """Return the warnings about the other rows of the leader board, each once, with the rows that it is about.
+
+    What is said of `best` already is not repeated, nor what holds one of the texts said `elsewhere`.
+    """
+    said = set(_parts(best["note"]))
+    rows = [{**row, "model": model_name(row)} for row in board.to_dict("records")]
+    single = [{**row, "note": note} for row in rows for note in _parts(row["note"])]
+    about = noted_rows(pd.DataFrame(single)) if single else {}
+    return [
+        f"{_some(names)}: {note}"
+        for note, names in about.items()
+        if note not in said and not any(text in note for text in elsewhere)
+    ]
 
 
 def board_table(board: pd.DataFrame) -> Table | None:
@@ -110,15 +161,21 @@ def board_table(board: pd.DataFrame) -> Table | None:
         ]
         for row in board.to_dict("records")
     ]
-    return _by_model(board, ["F1", "Precision", "Recall", "Hits", "False alarms", "Misses", "False alarms/h"], body)
+    columns = ["F1", "Precision", "Recall", "Hits", "False alarms", "Misses", "False alarms/h"]
+    found = _by_model(board, columns, body)
+    if found is None:
+        return None
+    ranks = [str(rank) or DASH for rank in board["rank"]]
+    ranked = [[rank, *row] for rank, row in zip(ranks, found.rows, strict=False)]
+    return Table(["Rank", *found.columns], ranked, 4, found.strong, left_out=found.left_out, rest=found.rest)
 
 
 def timing_table(board: pd.DataFrame) -> Table | None:
     """Return what else the headline rows tell: average precision, errors at the edges of hits, the amount of data."""
     body = [
         [
-            cell(row["average_precision"]),
-            *(_milliseconds(row[f"{edge}_error_median_s"]) for edge in ("onset", "offset")),
+            with_interval(row, "average_precision", DASH),
+            *(milliseconds(row[f"{edge}_error_median_s"]) for edge in ("onset", "offset")),
             *(cell(row[name], 0) for name in ("n_gt", "n_recordings", "n_groups")),
             cell(row["hours"]),
         ]
@@ -126,44 +183,6 @@ def timing_table(board: pd.DataFrame) -> Table | None:
     ]
     columns = ["AP", "Onset error (ms)", "Offset error (ms)", "Annotated calls", "Recordings", "Groups", "Hours"]
     return _by_model(board, columns, body)
-
-
-def _by_model(board: pd.DataFrame, columns: Sequence[str], body: Sequence[Sequence[str]]) -> Table | None:
-    """A table with a row per row of the leader board."""
-    best = best_row(board)
-    if best is None:
-        return None
-    key = ("model", "layer", "label")
-    names = board.to_dict("records")
-    rows = [
-        [model_name(row), cell(row["layer"]), cell(row["label"]), *cells]
-        for row, cells in zip(names, body, strict=True)
-    ]
-    strong = frozenset(i for i, row in enumerate(names) if all(row[name] == best[name] for name in key))
-    return Table(["Model", "Layer", "Label", *columns], rows, text_columns=3, strong=strong)
-
-
-def _layer_in_words(layer: str) -> str:
-    what = "the network" if layer.startswith("cnn") else "the detector of others"
-    return f"{what} and the forest behind it" if layer.endswith(FILTERED) else f"{what} alone"
-
-
-def forest_table(board: pd.DataFrame) -> Table | None:
-    """Return each model alone and with its forest side by side, a row per label; None if no model has a forest."""
-    if not board["layer"].str.contains("+", regex=False).any():
-        return None
-    rows = {(row["model"], row["label"], str(row["layer"]).endswith(FILTERED)): row for row in board.to_dict("records")}
-    body = []
-    for model, label in dict.fromkeys((model, label) for model, label, _ in rows):
-        pair = [rows.get((model, label, filtered)) for filtered in (False, True)]
-        f1 = [with_interval(row, "f1", DASH) if row else DASH for row in pair]
-        counts = [
-            cell(row[name], 0) if row else DASH for name in ("tp", "fp") for row in pair
-        ]  # hits before and after, false alarms before and after
-        named = next(row for row in pair if row)
-        body.append([model_name(named), cell(label), *f1, *counts])
-    columns = ["Model", "Label", *(f"{name}, {how}" for name in ("F1", "Hits", "False alarms") for how in _PAIR)]
-    return Table(columns, body, text_columns=2)
 
 
 def fold_tables(metrics: pd.DataFrame, board: pd.DataFrame) -> list[Table]:
@@ -186,36 +205,12 @@ def fold_tables(metrics: pd.DataFrame, board: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def threshold_tables(metrics: pd.DataFrame, board: pd.DataFrame) -> list[Table]:
-    """Return the fixed thresholds on the pooled test recordings, one table per row of the leader board."""
-    fixed = at_iou(metrics, "iou", deciding_iou(metrics))
-    fixed = fixed[fixed["selected"].eq(False) & fixed["fold"].eq(POOLED) & fixed["split"].eq("test")]
-    tables = []
-    for row in best_first(board):
-        rows = rows_of(fixed, row).sort_values("threshold", kind="stable").to_dict("records")
-        body = [
-            [
-                f"{one['threshold']:g}" if not pd.isna(one["threshold"]) else DASH,
-                *(cell(one[name], 0) for name in ("n_pred", "tp", "fp", "fn")),
-                cell(one["precision"]),
-                cell(one["recall"]),
-                with_interval(one, "f1", DASH),
-                cell(one["false_alarms_per_hour"], 1),
-            ]
-            for one in rows
-        ]
-        columns = ["Threshold", "Selections", "Hits", "False alarms", "Misses", "Precision", "Recall", "F1"]
-        if body:
-            tables.append(Table([*columns, "False alarms/h"], body, text_columns=0, title=title(row)))
-    return tables
-
-
 def best_first(board: pd.DataFrame) -> list[Row]:
-    """Return the rows of the leader board in their order, but the best one first."""
+    """Return the rows of the leader board in their order, but the best one first; at most twelve."""
     best = best_row(board)
     key = ("model", "layer", "label")
     rows: list[Row] = list(board.to_dict("records"))
-    return sorted(rows, key=lambda row: best is None or any(row[name] != best[name] for name in key))
+    return sorted(rows, key=lambda row: best is None or any(row[name] != best[name] for name in key))[:MOST_TABLES]
 
 
 def rows_of(metrics: pd.DataFrame, row: Row) -> pd.DataFrame:
@@ -226,12 +221,39 @@ def rows_of(metrics: pd.DataFrame, row: Row) -> pd.DataFrame:
 
 def title(row: Row) -> str:
     """Return model, layer and label of a row in words."""
-    return f"{model_name(row)}, {row['layer']}, {'all labels (micro)' if row['label'] == MICRO else row['label']}"
+    return f"{model_name(row)}, {row['layer']}, {label_name(row['label'])}"
 
 
 def fold_order(fold: str) -> tuple[bool, int, str]:
     """Return the key that sorts folds by number, the pooled row last."""
     return fold == POOLED, int(fold) if fold.isdigit() else 0, fold
+
+
+def milliseconds(seconds: Any) -> str:
+    """Return a time in ms as text, a dash if it is not known."""
+    return DASH if pd.isna(seconds) else f"{float(seconds) * 1000:.0f}".replace("-", "−")
+
+
+def _by_model(board: pd.DataFrame, columns: Sequence[str], body: Sequence[Sequence[str]]) -> Table | None:
+    """A table with a row per row of the leader board."""
+    best = best_row(board)
+    if best is None:
+        return None
+    key = ("model", "layer", "label")
+    names = board.to_dict("records")[:MOST_ROWS]
+    rows = [
+        [model_name(row), cell(row["layer"]), cell(row["label"]), *cells]
+        for row, cells in zip(names, body, strict=False)
+    ]
+    strong = frozenset(i for i, row in enumerate(names) if all(row[name] == best[name] for name in key))
+    left_out = len(board) - len(rows)
+    heads = ["Model", "Layer", "Label", *columns]
+    return Table(heads, rows, text_columns=3, strong=strong, left_out=left_out, rest="metrics.csv")
+
+
+def _layer_in_words(layer: str) -> str:
+    what = "the network" if layer.startswith("cnn") else "the detector of others"
+    return f"{what} and the forest behind it" if layer.endswith(FILTERED) else f"{what} alone"
 
 
 def _fold_cells(fold: str, val: Row | None, test: Row | None) -> list[str]:
@@ -243,9 +265,13 @@ def _fold_cells(fold: str, val: Row | None, test: Row | None) -> list[str]:
         for row in (val, test)
         for text in ((with_interval(row, "f1", DASH), cell(row["n_gt"], 0)) if row is not None else (DASH, DASH))
     ]
-    signed = DASH if pd.isna(difference) else f"{difference:+.2f}".replace("-", "−")
-    return [fold, cell(point), f"{threshold:g}" if not pd.isna(threshold) else DASH, *sides, signed]
+    return [fold, cell(point), f"{threshold:.3g}" if not pd.isna(threshold) else DASH, *sides, signed(difference)]
 
 
-def _milliseconds(seconds: Any) -> str:
-    return DASH if pd.isna(seconds) else f"{float(seconds) * 1000:.0f}".replace("-", "−")
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMES])} and {more} more"
+
+
+def _parts(note: Any) -> list[str]:
+    return [part for part in note.split("; ") if part] if isinstance(note, str) else []

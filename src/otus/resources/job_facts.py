@@ -22,6 +22,9 @@ _SUBLINEAR, _RECURRENT = 0.8, 0.3
 #: The spectrum of a frame and of a sample, in scored frames (benchmarks/resources.py --parts).
 _FRAME_SPECTRUM, _SAMPLE_SPECTRUM = 0.3, 0.0008
 
+#: Selections that may turn out to be hits, per call.
+_CANDIDATES = 2.0
+
 #: Frames that a band median is taken from, and whose spectra are held at once; as in otus.frontend.
 PROFILE_FRAMES = 12_000
 
@@ -112,9 +115,20 @@ class JobFacts:
         """Clips of all folds: target calls, labelled confusers, mined noise."""
         return self.folds * (self.size.rows + self.dataset.noise_share * self.size.calls)
 
+    @property
+    def candidates(self) -> float:
+        """Selections of all recordings, as one fold would find them."""
+        return _CANDIDATES * self.size.calls
+
     def counts(self) -> float:
-        """Rows of the counts of one model: recordings of all folds at all thresholds, of both layers."""
+        """Rows of the counts of one model: recordings of all folds at the chosen points, of both layers."""
         labels = self.classes + (self.classes > 1)
-        points = len(self.config.evaluation.iou) * (1 + len(self.config.evaluation.thresholds))
         judged = self.size.recordings * (self.folds * (self.val_share + self.test_share) + 1)
-        return 2 * labels * points * judged
+        return 2 * labels * len(self.config.evaluation.iou) * judged
+
+    def metrics(self) -> float:
+        """Rows of the metrics of one model: chosen and fixed points of both layers, the grid before the forest."""
+        settings = self.config.evaluation
+        points = 2 * len(settings.iou) * (2 + len(settings.thresholds))
+        points += len(self.decoding.combinations()) * len(settings.thresholds)
+        return (self.classes + (self.classes > 1)) * (self.folds + 1) * points

@@ -16,6 +16,8 @@ _WILDCARDS = {
     "predict_shard": ("dataset", "training", "shard"),
     "evaluate_model": ("dataset", "training"),
     "filter_selections": ("dataset", "training"),
+    "measure_model": ("dataset", "training"),
+    "export_model": ("dataset", "training"),
     "run_external": ("external", "shard"),
     "evaluate_external": ("dataset", "external"),
 }

@@ -35,9 +35,11 @@ STAGES = {
     "evaluate_model": "evaluate",
     "evaluate_external": "evaluate",
     "filter_selections": "forest",
+    "measure_model": "measure",
     "merge_metrics": "merge",
     "write_model_card": "report",
     "write_report": "report",
+    "export_model": "export",
 }
 
 #: How long a job waits on a cluster of which no past job is known: Snakemake starts twice and asks every minute.

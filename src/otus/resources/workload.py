@@ -11,19 +11,16 @@ from pathlib import Path
 
 from otus.config import Config, DecodingSettings, TrainingSettings
 from otus.resources.corpus_size import CorpusSize, corpus_size
+from otus.resources.disk import disk_mb
 from otus.resources.job_facts import HOUR_FRAMES, PROFILE_FRAMES, REFERENCE, JobFacts
 from otus.resources.networks import NetworkCost
 
 #: In scored frames (benchmarks/resources.py --parts): a frame trained on, one decoding of a frame.
 _TRAINED, _DECODED = 1.8, 0.0013
 
-#: Bytes on disk: scores of a frame and class (otus.scores), a row of another table.
-_SCORE_BYTES, _TABLE_ROW_BYTES = 6, 100
-
 #: Bytes of a weight or value; how often a network's values are held while it scores, and while it learns; how often
-#: its weights are while it learns (network, average, best, gradient, two of the optimiser), and are in the state to
-#: resume from besides the model.
-_FLOAT_BYTES, _HELD_SCORING, _HELD_LEARNING, _WEIGHTS_LEARNING, _WEIGHTS_SAVED = 4, 1.4, 3.0, 6, 5
+#: its weights are while it learns (network, average, best, gradient, two of the optimiser).
+_FLOAT_BYTES, _HELD_SCORING, _HELD_LEARNING, _WEIGHTS_LEARNING = 4, 1.4, 3.0, 6
 
 #: Cuts in an epoch of a small corpus, the most around calls for each call of a balanced one, samples whose spectra are
 #: computed at once; as in otus.training.cuts, which is too heavy to import here.
@@ -31,14 +28,14 @@ _FEWEST_CUTS, _MOST_CUTS_PER_CALL, _BLOCK_SAMPLES = 160, 4, 2**22
 
 #: Bytes held per unit (benchmarks/resources.py --parts): a sample while its spectrum is computed, a clip of a fold, a
 #: count of a recording, a candidate selection, a row of the inventory, a frame whose scores are read, a logit.
-_SAMPLE_BYTES, _CLIP_BYTES, _COUNT_BYTES, _SELECTION_BYTES, _ROW_BYTES = 30, 800, 700, 3000, 3000
+_SAMPLE_BYTES, _CLIP_BYTES, _COUNT_BYTES, _SELECTION_BYTES, _ROW_BYTES = 30, 800, 1200, 3000, 3000
 _READ_FRAME_BYTES, _LOGIT_BYTES = 45, 4
 
 #: Samples that a prediction reads at once, as in otus.inference.steps, and bytes of each: floats and 16 bits.
 _PIECE_SAMPLES, _PIECE_BYTES = 2**23, 6
 
-#: Candidate selections per call, and forests fitted per fold and label (five inner folds, and the one that is kept).
-_CANDIDATES, _FORESTS = 2.0, 6
+#: Forests fitted per fold and label (five inner folds, and the one that is kept).
+_FORESTS = 6
 
 _MB = 2**20
 
@@ -72,9 +69,11 @@ WORK_UNITS = {
     "evaluate_model": "hours of audio at a 10 ms hop through one decoding",
     "evaluate_external": "thousand selections of all folds",
     "filter_selections": "forests of 300 trees fitted on 1000 selections",
-    "merge_metrics": "thousand counts (one recording at one threshold)",
-    "write_model_card": "thousand counts (one recording at one threshold)",
-    "write_report": "thousand counts (one recording at one threshold)",
+    "measure_model": "thousand calls and selections that are tested",
+    "export_model": "thousand selections of all folds and recordings",
+    "merge_metrics": "thousand rows of counts and metrics",
+    "write_model_card": "thousand rows of counts and metrics",
+    "write_report": "thousand rows of counts and metrics",
 }
 
 
@@ -142,7 +141,7 @@ def _train_model(job: JobFacts) -> Load:
     train_room, val_room = settings.cache_mb * 3 / 4, settings.cache_mb / 4  # as in otus.training.stage
     again = trained * _beyond(train_mb, train_room) + validated * _beyond(val_mb, val_room)
     read_h = job.with_profiles(train_h + val_h) + again * job.hop_s / 3600
-    decodings = validated * job.classes * _grid(DecodingSettings()) * _DECODED
+    decodings = validated * job.classes * len(DecodingSettings().combinations()) * _DECODED
     block = min(3600 * size.longest_h * size.sample_rate, _BLOCK_SAMPLES)  # what is kept is computed block by block
     return Load(
         work=job.network(trained * _TRAINED + validated) + job.spectra(read_h) + decodings / HOUR_FRAMES,
@@ -191,15 +190,15 @@ def _predict_shard(job: JobFacts) -> Load:
 
 
 def _evaluate_model(job: JobFacts) -> Load:
-    """The point of a fold is chosen on the val recordings of all folds; every fold decodes its own once more."""
+    """Every fold decodes its val and test recordings with the whole grid, and once more with the chosen point."""
     hours, folds = job.size.labelled_hours, job.folds
     scored_h = hours * (job.val_share + job.test_share)
-    frames = job.frames(folds**2 * hours * job.val_share * _grid(job.decoding) + 2 * folds * scored_h)
+    frames = job.frames(folds * scored_h * (len(job.decoding.combinations()) + 1))
     read = _READ_FRAME_BYTES * (1 + job.classes) + folds * 2 * job.classes * _LOGIT_BYTES
     return Load(
         work=job.classes * frames / HOUR_FRAMES,
         read_h=0.0,
-        data_mb=(job.frames(scored_h) * read + folds * _CANDIDATES * job.size.calls * _SELECTION_BYTES) / _MB,
+        data_mb=(job.frames(scored_h) * read + folds * job.candidates * _SELECTION_BYTES) / _MB,
     )
 
 
@@ -211,13 +210,13 @@ def _run_external(job: JobFacts) -> Load:
 
 
 def _evaluate_external(job: JobFacts) -> Load:
-    found = job.folds * _CANDIDATES * job.size.calls
+    found = job.folds * job.candidates
     return Load(found / 1000, 0.0, found * _SELECTION_BYTES / _MB)
 
 
 def _filter_selections(job: JobFacts) -> Load:
-    candidates = _CANDIDATES * job.size.calls
-    forests = _FORESTS * job.folds * job.classes * job.config.forest.trees / 300
+    candidates = job.candidates
+    forests = _FORESTS * job.folds * job.classes * max(1.0, job.config.forest.grown_trees / 1800)
     return Load(
         work=forests * (0.2 + candidates / job.classes / 1000),
         read_h=job.size.labelled_hours,
@@ -225,35 +224,22 @@ def _filter_selections(job: JobFacts) -> Load:
     )
 
 
+def _measure_model(job: JobFacts) -> Load:
+    """Two layers; what was found on validation recordings is read, and no more."""
+    read = 2 * job.folds * job.candidates
+    return Load(2 * (job.size.calls + job.candidates) / 1000, 0.0, read * _SELECTION_BYTES / _MB)
+
+
+def _export_model(job: JobFacts) -> Load:
+    """Two layers, read as a whole; a file or more for every recording."""
+    found = 2 * job.folds * job.candidates
+    return Load((found + job.size.recordings) / 1000, 0.0, (found + job.size.rows) * _SELECTION_BYTES / _MB)
+
+
 def _merge_metrics(job: JobFacts) -> Load:
     models = len(job.config.datasets) * (len(job.config.training) + len(job.config.external))
-    counts = job.counts() * models
-    return Load(counts / 1000, 0.0, counts * _COUNT_BYTES / _MB)
-
-
-def _disk_mb(rule: str, job: JobFacts) -> float:
-    """What the outputs of a job take on disk, at most."""
-    if rule in ("make_demo_corpus", "build_soundscapes", "write_chunk_files"):
-        hours = job.size.labelled_hours / job.shards if rule == "write_chunk_files" else job.size.hours
-        return hours * 3600 * 2 * job.size.sample_rate / _MB
-    if rule == "describe_dataset" and (job.config.clip_files.audio or job.config.clip_files.spectrograms):
-        return job.clips / job.folds * 2 * job.size.sample_rate / _MB
-    if rule == "train_model":  # weights, and while it lasts the state to resume from
-        return (job.training.members + _WEIGHTS_SAVED) * job.cost.learnt * _FLOAT_BYTES / _MB
-    if rule == "predict_shard":
-        hours = job.size.labelled_hours * (job.val_share + job.test_share) / job.shards
-        return job.folds * job.frames(hours) * job.classes * _SCORE_BYTES / _MB
-    rows = {
-        "take_inventory": job.size.recordings + job.size.rows,
-        "make_dataset": job.clips,
-        "describe_dataset": 2 * job.clips,
-        "evaluate_model": job.counts() / 2 + job.folds * _CANDIDATES * job.size.calls,
-        "run_external": _CANDIDATES * job.size.calls / job.shards,
-        "evaluate_external": job.counts() / 2 + job.folds * _CANDIDATES * job.size.calls,
-        "filter_selections": job.counts() / 2 + _CANDIDATES * job.size.calls,
-        "merge_metrics": job.counts(),
-    }
-    return rows.get(rule, 0.0) * _TABLE_ROW_BYTES / _MB
+    rows = (job.counts() + job.metrics()) * models
+    return Load(rows / 1000, 0.0, rows * _COUNT_BYTES / _MB)
 
 
 _LOADS: dict[str, Callable[[JobFacts], Load]] = {
@@ -271,6 +257,8 @@ _LOADS: dict[str, Callable[[JobFacts], Load]] = {
     "evaluate_external": _evaluate_external,
     "evaluate_model": _evaluate_model,
     "filter_selections": _filter_selections,
+    "measure_model": _measure_model,
+    "export_model": _export_model,
     "merge_metrics": _merge_metrics,
     "write_model_card": _merge_metrics,
     "write_report": _merge_metrics,
@@ -279,10 +267,6 @@ _LOADS: dict[str, Callable[[JobFacts], Load]] = {
 
 #: CPU threads of the rules that take more than one, as in rules/*.smk.
 _THREADS = {"build_soundscapes": 2, "take_inventory": 2, "describe_dataset": 2}
-
-
-def _grid(decoding: DecodingSettings) -> int:
-    return len(decoding.off_thresholds) * len(decoding.onset_thresholds) * len(decoding.gaps)
 
 
 def _beyond(needed_mb: float, room_mb: float) -> float:
@@ -366,7 +350,7 @@ class Workload:
 
     def disk_mb(self, rule: str, wildcards: Mapping[str, str]) -> float:
         """Return what the outputs of a job take on disk, at most."""
-        return _disk_mb(rule, self._job(wildcards))
+        return disk_mb(rule, self._job(wildcards))
 
     def _job(self, wildcards: Mapping[str, str]) -> JobFacts:
         """The job's model; the first one of the config for a job that is of none."""
