@@ -28,7 +28,8 @@ def test_the_outputs_have_their_names(results):
     found = {p for p in found if not p.startswith(("logs/", "benchmarks/")) and "/forests/" not in p}
     tables = sorted(p for p in found if p.startswith("datasets/grouped/files/selection_tables/"))
     assert len(tables) == 12
-    tables += ["inventory/inventory.html", "cache/inventory.parquet", "datasets/grouped/files/.snakemake_timestamp"]
+    tables += ["inventory/inventory.html", "cache/inventory.parquet", "cache/inventory_snr.parquet"]
+    tables.append("datasets/grouped/files/.snakemake_timestamp")
     names = ("recordings", "annotations", "annotation_files", "quarantine")
     expected = {*tables, *(f"inventory/{t}.{s}" for t in names for s in ("parquet", "csv"))}
     names = ("clips.parquet", "splits.parquet", "splits.csv", "leakage.parquet", "leakage.csv", "noise.json")
