@@ -482,7 +482,12 @@ def test_the_preset_is_animal_spot(tmp_path):
     assert (found.optimisation.beta1, found.optimisation.beta2) == (0.5, 0.999)
     assert (found.resnet18.window_s, found.resnet18.hop_s, found.resnet18.sample_rate) == (0.4, 0.05, 48_000)
     decoding = config.evaluation.decoding_of["animal_spot"]
-    assert (decoding.merge, decoding.gaps, decoding.smoothing, decoding.min_duration) == ("union", [0.0], 0.0, 0.0)
+    assert (decoding.merge, decoding.gaps, decoding.smoothing, decoding.min_duration) == (
+        ["union"],
+        [0.0],
+        [0.0],
+        [0.0],
+    )
     assert sorted(decoding.off_thresholds) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
 
