@@ -20,7 +20,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, stdtrit
+from scipy.special import betaincinv, expit, gammaincinv, logit, stdtrit
 
 from otus.metrics import Interval
 
@@ -83,16 +83,16 @@ def share_interval(value: float, resampled: Reals, n_groups: float) -> Interval:
     """Return the 95 % interval of a measure between 0 and 1: recall, precision, F1, average precision, PSDS.
 
     `resampled` holds its values in the resamples; undefined ones (NaN) do not count. `n_groups` is the effective number
-    of groups that tell of it; below two there is no interval (NaN). Where it is 0 or 1 in all groups, resamples do not
-    differ: then each group counts as one trial (Clopper & Pearson), which is more than wide enough.
+    of groups that tell of it; below two there is no interval (NaN). Where it is the same in all groups, above all 0 or
+    1, resamples do not differ: then each group counts as one trial (Clopper & Pearson), which is more than wide enough.
     """
     if n_groups < 2 or len(resampled) == 0 or not np.isfinite(value):
         return Interval(value, np.nan, np.nan)
-    at_end = 1.0 - _TAIL ** (1.0 / n_groups)
-    if value <= 0.0:
-        return Interval(value, 0.0, at_end)
-    if value >= 1.0:
-        return Interval(value, 1.0 - at_end, 1.0)
+    if value <= 0.0 or value >= 1.0 or _all_the_same(resampled):
+        found, rest = value * n_groups, (1.0 - value) * n_groups
+        low = float(betaincinv(found, rest + 1.0, _TAIL)) if value > 0.0 else 0.0
+        high = float(betaincinv(found + 1.0, rest, 1.0 - _TAIL)) if value < 1.0 else 1.0
+        return Interval(value, low, high)
     nearest = _NEAREST * min(value, 1.0 - value)
     return _student(value, np.clip(resampled, nearest, 1.0 - nearest), n_groups, logit, expit)
 
@@ -100,13 +100,16 @@ def share_interval(value: float, resampled: Reals, n_groups: float) -> Interval:
 def rate_interval(value: float, resampled: Reals, n_groups: float, hours: float) -> Interval:
     """Return the 95 % interval of events per hour, from 0 on, of which `hours` were searched.
 
-    As in `share_interval`. Where there was no event at all, it reaches from 0 to the rate that would be met with none
-    in one of 40 cases if events come alone (Poisson).
+    As in `share_interval`. Where there was no event at all, or as many per hour in all groups, it is that of events
+    that come alone (Poisson; Garwood 1936): without any, it reaches to the rate that would be met with none in one of
+    40 cases.
     """
     if n_groups < 2 or len(resampled) == 0 or not np.isfinite(value):
         return Interval(value, np.nan, np.nan)
-    if value <= 0.0:
-        return Interval(value, 0.0, -np.log(_TAIL) / hours)
+    if value <= 0.0 or _all_the_same(resampled):
+        events = value * hours
+        low = float(gammaincinv(events, _TAIL)) if events > 0.0 else 0.0
+        return Interval(value, low / hours, float(gammaincinv(events + 1.0, 1.0 - _TAIL)) / hours)
     return _student(value, np.maximum(resampled, _NEAREST * value), n_groups, np.log, np.exp)
 
 
@@ -124,6 +127,12 @@ def difference_interval(value: float, resampled: Reals, n_groups: float) -> Inte
         return Interval(value, np.nan, np.nan)
     same = partial(np.asarray, dtype=np.float64)
     return _student(value, resampled, n_groups, same, same)
+
+
+def _all_the_same(resampled: Reals) -> bool:
+    """Whether resamples differ by rounding alone, which few and small groups may do by chance."""
+    usable = resampled[np.isfinite(resampled)]
+    return len(usable) > 1 and bool(np.ptp(usable) <= 1e-12 * np.abs(usable).max())
 
 
 def _student(value: float, resampled: Reals, n_groups: float, there: Scale, back: Scale) -> Interval:

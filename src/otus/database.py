@@ -36,6 +36,7 @@ _OF_MODELS = {
     "selections": ("evaluation/*/selections.parquet", "forest/*/selections.parquet"),
     "points": ("evaluation/*/points.parquet", "forest/*/points.parquet"),
     "importances": ("forest/*/importances.parquet",),
+    "dependence": ("forest/*/dependence.parquet",),
 }
 _SCORES = "scores/*/*/*.scores.parquet"
 

@@ -23,6 +23,9 @@ SCHEMA_VERSION = 4
 #: How the name of a layer behind a forest ends: cnn+rf, external+rf.
 FILTERED = "+rf"
 
+#: How a note points to the reasons for which forests are not used.
+SEE_FORESTS = "forests.json says why"
+
 
 def arrow_schema(name: str, metadata: Mapping[str, Any] | None = None) -> pa.Schema:
     """Return the Arrow schema of table `name` with its version and `metadata` (values as JSON)."""

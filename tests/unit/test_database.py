@@ -16,6 +16,7 @@ duckdb = pytest.importorskip("duckdb")
 
 MODELS = ("grouped-a", "grouped-b")
 EMPTY = ("recall_at_rates", "strata", "confusion", "densities", "curves", "reliability")
+OF_FORESTS = ("importances", "dependence")
 
 
 def metric(model, f1, fold="pooled", split="test", **more):
@@ -64,6 +65,8 @@ def write_results(folder):
         write_table(
             folder / stage / model / "selections.parquet", "selections", [found | {"model": model, "layer": layer}]
         )
+    for name in OF_FORESTS:
+        write_table(folder / "forest" / MODELS[0] / f"{name}.parquet", name, [{"model": MODELS[0], "feature": "snr"}])
     for fold in (1, 2):
         path = folder / "scores" / MODELS[0] / f"fold{fold}" / "shard1.scores.parquet"
         path.parent.mkdir(parents=True)
@@ -87,7 +90,7 @@ def test_every_table_is_a_view_wherever_the_asker_stands(results, tmp_path, monk
     views = write_database(results.relative_to(tmp_path), results / "otus.duckdb")
     monkeypatch.chdir("/")
     tables = {p.stem for p in results.glob("*.parquet")} | {"recordings", "annotations", "selections", "scores"}
-    assert set(views) == tables | {"leaderboard", "worst_recordings", "false_alarms", "thresholds"}
+    assert set(views) == tables | set(OF_FORESTS) | {"leaderboard", "worst_recordings", "false_alarms", "thresholds"}
     for view in views:
         ask(results / "otus.duckdb", f"SELECT * FROM {view}")
     metrics = ask(results / "otus.duckdb", "SELECT * FROM metrics")

@@ -178,6 +178,17 @@ def test_their_index_builder_finds_in_the_tables_what_is_in_the_index(files, sta
     assert [e["uid"] for e in entries] == list(range(1, len(found) + 1)) and found
 
 
+def test_where_a_fold_has_no_forest_the_others_keep_the_probabilities_of_theirs():
+    tables = made.layer("cnn+rf")
+    own = tables.selections
+    alone = own["rf_probability"].where(own["fold"] == 1, 1 / (1 + np.exp(-own["peak_score"].astype(float))))
+    found = exported(filtered=replace(tables, selections=own.assign(rf_probability=alone)))
+    entries = index(found, "postrf")["entries"]
+    assert [entry["rf_prob"] for entry in entries] == [0.8, 0.9, 0.7, 0.982014]
+    text = found["alpaca/postrf/annotations/a__tape.23_predict_output.log.annotation.result.txt"]
+    assert re.findall(r"rf_prob=(.*)", text) == ["0.800000", "0.900000", "0.700000"]
+
+
 def test_the_heads_of_the_indexes(files):
     before, behind = index(files, "evaluation"), index(files, "postrf")
     assert before["meta"] == {"generated_at": AT, "n_preds": 5}

@@ -1,9 +1,11 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy.special import expit
 from tests.unit import exports_tables as made
 
 from otus.annotations import index_recordings, mapped_label, recording_named
@@ -21,8 +23,8 @@ ROOT = Path("/tapes/my owls")
 TESTED = ["a__tape.23", "b__tape.23", "quiet", "x_1"]
 
 
-def evidence(name):
-    tables = made.layer(name)
+def evidence(name, tables=None):
+    tables = tables or made.layer(name)
     own = (tables.selections, tables.matches, tables.counts)
     found = evidence_module.tested_layers(
         *own, made.annotations(), made.recordings(), made.splits(), labels=made.LABELS
@@ -30,8 +32,8 @@ def evidence(name):
     return found[-1]
 
 
-def files_of(name):
-    return review_files(evidence(name), made.recordings(), made.annotations(), root=ROOT, hearing=made.HEARING)
+def files_of(name, tables=None):
+    return review_files(evidence(name, tables), made.recordings(), made.annotations(), root=ROOT, hearing=made.HEARING)
 
 
 def cells(text):
@@ -91,6 +93,17 @@ def test_behind_a_forest_the_score_is_the_forests():
         ("false_alarm", "s3", "0.7000"),
         ("miss", "", ""),
     ]
+
+
+def test_where_a_fold_has_no_forest_the_others_keep_the_score_of_theirs():
+    tables = made.layer("cnn+rf")
+    own = tables.selections
+    alone = own["rf_probability"].where(own["fold"] == 1, expit(own["peak_score"].astype(float)))
+    mixed = replace(tables, selections=own.assign(rf_probability=alone))
+    rows = cells(files_of("cnn+rf", tables=mixed)["all_recordings.selections.txt"])
+    scores = {row["selection_id"]: (row["Score"], row["Probability"]) for row in rows if row["selection_id"]}
+    assert scores["s4"] == ("0.9000", "0.1000")
+    assert scores["s5"] == ("0.9820", "0.9500")
 
 
 def test_frequencies_are_the_detectors_or_the_missed_calls_and_none_is_above_half_the_sample_rate():
@@ -235,7 +248,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path):
 
 def test_scores_are_probabilities_whatever_the_peak():
     layer = evidence("cnn")
-    extreme = layer.selections.assign(rank=[800.0, -800.0, 0.0, 1.0, math.nan, 2.0])
+    extreme = layer.selections.assign(peak_score=[800.0, -800.0, 0.0, 1.0, math.nan, 2.0])
     rows = reviewed(
         type(layer)(**{**vars(layer), "selections": extreme}), made.recordings(), made.annotations(), made.HEARING
     )

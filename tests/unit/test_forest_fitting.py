@@ -336,7 +336,7 @@ def test_costs_move_the_threshold():
 # The filter
 
 
-def fitting(probability, hit, step=None, group=None, n_calls=None, n_folds=4):
+def fitting(probability, hit, step=None, group=None, n_calls=None, n_folds=4, lead=None):
     """Rows of groups (each its own, if not given) that are dealt to inner folds in turn.
 
     A group has as many calls as hits; one more group without candidates has what is missing to `n_calls`.
@@ -348,6 +348,7 @@ def fitting(probability, hit, step=None, group=None, n_calls=None, n_folds=4):
     return Fitting(
         np.asarray(probability, dtype=float),
         np.ones(len(hit)) if step is None else np.asarray(step, dtype=float),
+        np.zeros(len(hit)) if lead is None else np.asarray(lead, dtype=float),
         np.asarray(hit, dtype=bool),
         group,
         calls,
@@ -419,3 +420,31 @@ def test_a_filter_is_judged_by_the_criterion():
     assert float(merit(budget, 100, 200, 100, 2.5)) == pytest.approx(chosen.alone)
     useless = choose_filter(fitting(np.full(200, 0.5), hit), budget)
     assert "40.0 times the budget of false alarms with it and 40.0 times" in useless.reason
+
+
+@pytest.mark.parametrize("per_hour", [8.0, 120.0], ids=["a budget that is broken", "a budget that is not used up"])
+def test_under_a_budget_a_filter_of_luck_is_not_used(per_hour):
+    # Dropping at random keeps the one, and random candidates below the threshold use up the other; so does a threshold.
+    random = np.random.default_rng(2)
+    budget = ChoiceSettings(by="recall", false_alarms_per_hour=per_hour)
+    used, gains = 0, 0
+    for _ in range(30):
+        hit = random.random(300) < 0.4
+        lead = random.normal(np.where(hit, 1.0, -0.5), 1.0)
+        step = np.where(lead >= 0, 1.0, np.clip(1 + lead / 1.5, 0, 1))
+        rows = fitting(random.random(300), hit, step, np.arange(300) % 10, lead=lead, n_folds=5)
+        chosen = choose_filter(rows, budget)
+        own = step >= 1
+        gains += chosen.filtered > float(merit(budget, hit[own].sum(), own.sum(), hit.sum(), 2.5)) + 0.05
+        used += not chosen.reason
+    assert gains >= 10 and used <= 1
+
+
+def test_under_a_budget_a_filter_must_be_better_than_another_threshold():
+    random = np.random.default_rng(4)
+    hit, group = random.random(400) < 0.4, np.arange(400) % 10
+    lead = random.normal(np.where(hit, 1.5, 0.5), 0.8)
+    budget = ChoiceSettings(by="recall", false_alarms_per_hour=20.0)
+    same = choose_filter(fitting(1 / (1 + np.exp(-lead)), hit, group=group, lead=lead), budget)
+    assert same.reason and same.filtered == pytest.approx(same.alone)
+    assert choose_filter(fitting(np.where(hit, 0.9, 0.1), hit, group=group, lead=lead), budget).reason == ""

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otus.report.leaderboard import TIES, deciding_iou, leaderboard, leaderboard_text
@@ -99,6 +99,7 @@ def test_leaky_rows_and_rows_without_an_f1_have_no_rank():
     assert board["rank"].tolist() == ["1", "", ""]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.3)), min_size=1, max_size=8),
     st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=12),
@@ -151,6 +152,13 @@ def test_the_text_is_aligned_and_narrow():
     assert lines[-1] == "Report: results/report.html"
     assert max(map(len, lines)) <= 100 and "\x1b" not in "".join(lines)
     assert lines[1].index("cnn") == lines[2].index("cnn") == lines[3].index("cnn") + 4  # four wide characters
+
+
+def test_the_text_has_every_note_once_with_all_rows_that_it_is_about():
+    few, thin = "only 4 groups", "fold 1 boobook: no forest, cnn selections (thin ground)"
+    lines = text_of([metric("a", 0.8, layer="cnn+rf", note=f"{few}; {thin}"), metric("a", 0.7, note=few)]).splitlines()
+    notes = [line for line in lines if line.startswith("Note: ")]
+    assert notes == [f"Note: {few} (a cnn+rf boobook, a cnn boobook)", f"Note: {thin} (a cnn+rf boobook)"]
 
 
 def test_the_text_without_results():

@@ -64,7 +64,10 @@ def test_values_are_those_of_each_layer():
     assert found["p_value"].between(0, 1).all()
     assert found[["layer", "other_layer"]].drop_duplicates().to_numpy().tolist() == [["cnn+rf", "cnn"]]
     assert found["n_groups"].eq(10).all()
-    assert found["note"].isna().all()
+    ranked = found.index.get_level_values("measure") == "average_precision"
+    assert found.loc[~ranked, "note"].isna().all()
+    assert found.loc[ranked, "note"].str.startswith("not like with like").all()
+    assert rows_of(replace(one, layer="external"), one)["note"].isna().all(), "two that rank everything"
 
 
 def alarms_at(result, n_hits):
@@ -184,6 +187,13 @@ def test_more_than_eight_results_are_compared_with_the_best():
     assert len(many) == 8 * 4
     assert many["model"].eq("m0").all()
     assert many["other_model"].nunique() == 8
+    best = counts([(10, 10, 10)] * 4, model="leaky").assign(leaky=True)
+    beside = across(*some(9), best)
+    assert len(beside) == 9 * 4
+    assert (beside["model"].eq("m0") | beside["other_model"].eq("m0")).all(), "a leaky result is no yardstick"
+    assert beside.loc[beside["other_model"] == "m0", "model"].eq("leaky").all()
+    all_leaky = across(*(part.assign(leaky=True) for part in some(9)))
+    assert all_leaky["model"].eq("m0").all()
 
 
 def test_layers_of_one_model_are_not_compared_here():

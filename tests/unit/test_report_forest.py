@@ -229,6 +229,7 @@ def test_explanations_follow_the_leader_board_and_are_limited():
 def test_missing_bounds_are_left_out(content, tmp_path):
     importances = importance_rows(2).assign(drop_low=np.nan, drop_high=np.nan, helps=False, out_of_bag=np.nan)
     page = written(tmp_path, replace(unadorned(content, table("metrics", pair())), importances=importances))
-    assert "of 9 groups that the forests never saw. Blue" in page.text
+    assert "of 9 groups that the forests never saw. Too few groups for intervals: which features help" in page.text
     text = section(page, "What the forests of dense look at", "Every measure")
+    assert "never helped" not in text.lower() and "Every feature helped" not in text and "Blue" not in text
     assert "f00 <b> 0.200 – 0.050" in text and "nan" not in text

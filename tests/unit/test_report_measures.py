@@ -54,11 +54,29 @@ def test_one_label_has_its_measures_below_each_other(content, tmp_path):
         "onset within 150 ms 0.54" in text
         and "segments of 2 s: is there a call or not 0.56 [0.46, 0.66] 990 segments" in text
     )
-    assert "times – 49 annotated calls" in text and "0.58 [0.48, 0.68] 12 of 33 recordings" in text
+    assert "times – 49 annotated calls" in text and "0.58 [0.48, 0.68] 33 recordings, 12 with the label" in text
     assert (
         text.index("dense, cnn, boobook.") < text.index("The same for 1 more") < text.index("dense, cnn+rf, boobook.")
     )
     assert "0.10 [" not in text, "no single fold"
+
+
+@pytest.mark.parametrize("layer", ["cnn", "cnn+rf"])
+def test_what_goes_through_all_thresholds_is_not_to_be_compared_between_layers(content, tmp_path, layer):
+    rates = {"model": "dense", "layer": layer, "fold": "pooled", "label": "boobook", "iou": 0.4, "budget_per_hour": 10}
+    rates |= {"n_gt": 49, "hours": 1.0, "n_groups": 4, "recall": 0.5, "leaky": False}
+    page = written(
+        tmp_path,
+        unadorned(
+            content,
+            table("metrics", [metric(layer=layer)]),
+            metrics_per_class=table("metrics_per_class", [class_row(layer=layer)]),
+            recall_at_rates=table("recall_at_rates", [rates]),
+        ),
+    )
+    behind = layer == "cnn+rf"
+    assert ("not against the layer before it" in section(page, "Every measure The same", "Which calls")) == behind
+    assert ("Of a layer +rf only the candidates" in section(page, "Recall at a given rate", "Probabilities")) == behind
 
 
 def test_several_labels_have_rows_and_micro_and_macro_stand_last(content, tmp_path):

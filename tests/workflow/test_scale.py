@@ -42,6 +42,7 @@ JOBS = {
     "predict_shard": 320,
     "evaluate_model": 5,
     "filter_selections": 5,
+    "measure_model": 5,
     "merge_metrics": 1,
     "write_model_card": 1,
     "write_report": 1,

@@ -1,10 +1,11 @@
 """Settings of evaluation: from scores to selections, the choice of the operating point, and what is measured."""
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from otus.config.base import Fraction, Name, Positive, Settings, listed
 
@@ -15,6 +16,9 @@ Length = Annotated[float, Field(ge=0.0)]
 _HYSTERESIS: list[Merge] = ["hysteresis"]
 _MEAN: list[Smoothing] = ["mean"]
 _AS_IT_IS: list[float | None] = [None]
+
+#: Rows of the tables are told apart by numbers that differ by more than this share.
+_AS_GOOD_AS_EQUAL = 1e-4
 
 #: What the preset of that name stands for.
 _ALPACA: dict[str, Any] = {
@@ -238,3 +242,11 @@ class EvaluationSettings(Settings):
     frame_s: Positive = Field(0.01, description="Length of the frames that are counted beside the calls.")
     strata: StrataSettings = Field(default_factory=StrataSettings, description="Bins of duration and SNR.")
     bootstrap: int = Field(2000, ge=0, description="Resamples of the groups for the 95 % intervals.")
+
+    @field_validator("iou", "thresholds", "false_alarm_budgets_per_hour")
+    @classmethod
+    def _each_stands_once(cls, values: list[float]) -> list[float]:
+        for value, following in itertools.pairwise(sorted(values)):
+            if math.isclose(value, following, rel_tol=_AS_GOOD_AS_EQUAL):
+                raise ValueError(f"{value:g} stands there twice; drop one")
+        return values

@@ -13,6 +13,13 @@ from otus.config.forest import ForestSettings
 from otus.config.prediction import ChunkSettings, PredictionSettings
 from otus.config.training import TrainingSettings
 
+#: Labels that result tables use themselves.
+_TAKEN = {
+    "micro": "the row that pools all labels",
+    "macro": "the row that averages the labels",
+    "nothing": "what stands for no call in confusion.csv",
+}
+
 
 class ReportSettings(Settings):
     """The HTML report."""
@@ -58,8 +65,9 @@ class Config(Settings):
             raise ValueError("corpus.targets: name at least one label to detect, e.g. targets: [boobook]")
         if UNKNOWN in self.corpus.targets:
             raise ValueError("corpus.targets: 'unknown' names what is neither target nor noise; use another label")
-        if "micro" in self.corpus.targets:
-            raise ValueError("corpus.targets: 'micro' names the row that pools all labels; give the label another name")
+        for name, what in _TAKEN.items():
+            if name in self.corpus.targets:
+                raise ValueError(f"corpus.targets: '{name}' names {what}; give the label another name")
         twice = [label for label, count in Counter(self.corpus.targets).items() if count > 1]
         if twice:
             raise ValueError(f"corpus.targets: '{twice[0]}' is named twice; name every label once")

@@ -31,7 +31,8 @@ _HEADER = """\
 # reached                 by what validation chose (criterion), and what threshold and decoding reach in its hours of
 #                         sound: selections (n_pred), hits (tp), and ratios; a note where the criterion could not decide
 #
-# Written by the rule evaluate_model and read by the post-filter. To change it, set evaluation.decoding in the config.
+# Written by the rules evaluate_model and evaluate_external, read by the post-filter and the exports. To change what is
+# chosen from, set evaluation.decoding in the config; to change by what, set evaluation.choice.
 """
 
 

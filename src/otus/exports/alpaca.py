@@ -18,6 +18,7 @@ import pandas as pd
 from otus.annotations.writing import plain_number
 from otus.exports.hearing import Hearing
 from otus.exports.old_evaluator import COLUMNS, TAPE_COLUMNS, evaluate_tapes, metrics_table
+from otus.exports.review import judgements
 from otus.forest.features import feature_names
 from otus.forest.spectra import fft_length
 from otus.measures.evidence import TestedLayer
@@ -129,14 +130,15 @@ def known_features(columns: Sequence[str]) -> list[str]:
 
 
 def _found(layer: TestedLayer, stems: Mapping[str, str]) -> pd.DataFrame:
-    """What a layer selected, by tape and time: tape, number within it, times in s, rounded, label, score, rank."""
+    """What a layer selected, by tape and time: tape, number within it, times in s, rounded, label, score, rf_prob."""
     rows = layer.selections[layer.selections["selected"].to_numpy(dtype=bool)]
     found = pd.DataFrame(
         {
             "tape": rows["recording_id"].map(stems),
             "start_s": _to_ms(rows["start_s"]),
             "end_s": _to_ms(rows["end_s"]),
-            **{name: rows[name] for name in ("label", "score", "rank", "selection_id")},
+            "rf_prob": judgements(rows),
+            **{name: rows[name] for name in ("label", "score", "selection_id")},
         }
     ).sort_values(["tape", "start_s", "end_s", "label", "selection_id"], ignore_index=True)
     return found.assign(number=found.groupby("tape").cumcount() + 1)
@@ -160,7 +162,7 @@ def _result_table(rows: pd.DataFrame, stage: str, band: tuple[float, float], lab
             "Low Freq (Hz)": f"{band[0]:g}",
             "High Freq (Hz)": f"{band[1]:g}",
             "Sound type": _TARGET if len(labels) == 1 else row["label"],
-            "Comments": f"rf_prob={row['rank']:.6f}" if stage == POSTRF else "",
+            "Comments": f"rf_prob={row['rf_prob']:.6f}" if stage == POSTRF else "",
             "CNN logit (mean)": plain_number(row["score"]),
         }
         lines.append("\t".join(" ".join(cells[name].split()) for name in columns))
@@ -175,7 +177,7 @@ def _index_entry(row: Mapping[Any, Any], path: str, stage: str) -> dict[str, Any
         "end_s": row["end_s"],
         "dur_s": round(row["end_s"] - row["start_s"], 3),
     }
-    return entry | ({"rf_prob": round(float(row["rank"]), 6)} if stage == POSTRF else {})
+    return entry | ({"rf_prob": round(float(row["rf_prob"]), 6)} if stage == POSTRF else {})
 
 
 def _index(meta: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> str:

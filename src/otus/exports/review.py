@@ -66,8 +66,6 @@ def reviewed(layer: TestedLayer, recordings: pd.DataFrame, annotations: pd.DataF
     """
     names = ["recording_id", "start_s", "end_s", "label", "outcome", "selection_id", "annotation_id", "iou"]
     found = layer.selections.drop_duplicates("selection_id").set_index("selection_id")
-    rank = found["rank"].astype(float)
-    score = rank if layer.layer.endswith(FILTERED) else rank.map(expit)
     rows = layer.matches[[*names, "onset_error_s"]].reset_index(drop=True)
     missed = (rows["outcome"] == "miss").to_numpy(dtype=bool)
     calls = annotations.drop_duplicates("annotation_id").set_index("annotation_id")
@@ -78,11 +76,22 @@ def reviewed(layer: TestedLayer, recordings: pd.DataFrame, annotations: pd.DataF
         bands[name] = np.minimum(of_call.where(missed).fillna(own_hz), half_hz)
     narrow = bands["low_hz"] >= bands["high_hz"]  # a call that is annotated above half the sample rate
     return rows.assign(
-        score=rows["selection_id"].map(score),
+        score=rows["selection_id"].map(judgements(found)),
         probability=rows["selection_id"].map(found["probability"].astype(float)),
         low_hz=bands["low_hz"].where(~narrow, 0.0),
         high_hz=bands["high_hz"],
     ).sort_values(["recording_id", "start_s", "end_s", "label", "outcome"], kind="stable", ignore_index=True)
+
+
+def judgements(selections: pd.DataFrame) -> "pd.Series[float]":
+    """Return what the threshold of a layer is compared with, between 0 and 1, for rows of table selections.
+
+    Of a network it is the probability of the peak score, behind a forest the forest's, and the network's again in folds
+    that have no forest.
+    """
+    of_network = pd.Series(expit(selections["peak_score"].to_numpy(dtype=float)), index=selections.index)
+    is_filtered = selections["layer"].str.endswith(FILTERED)
+    return of_network.where(~is_filtered, selections["rf_probability"].astype(float))
 
 
 def _table_row(row: dict[Any, Any], path: Path) -> TableRow:

@@ -1,10 +1,11 @@
 """Which candidates a post-filter keeps, and whether it is used at all: by the criterion of the evaluation."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import expit, stdtrit
 
 from otus.config import ChoiceSettings
 from otus.criterion import chance, merit
@@ -12,6 +13,9 @@ from otus.criterion import chance, merit
 Reals = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Indices = NDArray[np.int64]
+
+#: The merit of the layer before and that of the filter on some of the groups.
+Worth = Callable[[Mask], tuple[float, float]]
 
 #: Where candidates begin between the permissive threshold (0) and that of the layer before (1), in logits.
 STEPS = (1.0, 0.5, 0.0)
@@ -28,11 +32,13 @@ class Fitting:
     """The candidates that a filter was fitted on, and the truth there.
 
     Of each candidate: probability (of an estimator that saw nothing of its inner fold), step (where the layer before
-    puts it), hit, and the number of its group. Of each group: n_calls, hours, and inner_fold (-1 without a candidate).
+    puts it), lead (its peak score above the threshold of that layer, in logits), hit, and the number of its group. Of
+    each group: n_calls, hours, and inner_fold (-1 without a candidate).
     """
 
     probability: Reals
     step: Reals
+    lead: Reals
     hit: Mask
     group: Indices
     n_calls: Indices
@@ -44,8 +50,8 @@ class Fitting:
 class Filter:
     """Candidates from `step` on are kept if their probability reaches `threshold`.
 
-    `alone` and `filtered` are the merit of the layer before and of the filter on the fitting side, where every group
-    was filtered by what the others had chosen; `reason` says why the filter is not to be used, if so.
+    `alone` and `filtered` are the merit of the layer before and of the filter on the fitting side, as `choose_filter`
+    compares them; `reason` says why the filter is not to be used, if so.
     """
 
     step: float
@@ -62,24 +68,44 @@ def choose_filter(fitting: Fitting, choice: ChoiceSettings) -> Filter:
     judged as a stranger would: on each inner fold it uses the step and threshold that the others chose. It is to be
     used only if it then is better than no filter by more than chance: two calls, and one standard error of the gain
     (jackknife over groups).
+
+    A budget is another matter: strangers keep it or break it by accident, and where the layer before breaks it, or
+    leaves some of it, even dropping selections at random gains. There the filter and the layer before each take the
+    threshold that keeps the budget best on the fitting side, and their recalls are compared.
     """
-    own = fitting.step >= 1.0
-    fold = fitting.inner_fold[fitting.group]
+    worth = _worth_within_budget(fitting, choice) if choice.by == "recall" else _worth_unseen(fitting, choice)
+    all_groups = np.ones(len(fitting.n_calls), dtype=bool)
+    alone, filtered = worth(all_groups)
+    step, threshold = _best(fitting, all_groups, choice)
+    n_calls = int(fitting.n_calls.sum())
+    reason = ""
+    if not filtered - alone > max(chance(n_calls), _error(worth, len(all_groups))):
+        reason = (
+            f"On groups that it did not see it is no better than chance allows: {told(filtered, choice)} with it and "
+            f"{told(alone, choice)} without, on {n_calls} calls."
+        )
+    return Filter(step, threshold, alone, filtered, reason)
+
+
+def _worth_unseen(fitting: Fitting, choice: ChoiceSettings) -> Worth:
+    """The filter takes on each inner fold what the others choose, the layer before the threshold that it has."""
+    own, fold = fitting.step >= 1.0, fitting.inner_fold[fitting.group]
     kept = np.zeros(len(own), dtype=bool)
     for number in range(int(fitting.inner_fold.max()) + 1):
         step, threshold = _best(fitting, fitting.inner_fold != number, choice)
         kept |= (fold == number) & (fitting.step >= step) & (fitting.probability >= threshold)
-    all_groups = np.ones(len(fitting.n_calls), dtype=bool)
-    alone, filtered = (_merit(fitting, rows, all_groups, choice) for rows in (own, kept))
-    step, threshold = _best(fitting, all_groups, choice)
-    n_calls = int(fitting.n_calls.sum())
-    reason = ""
-    if not filtered - alone > max(chance(n_calls), _error(fitting, own, kept, choice)):
-        reason = (
-            f"On groups that it did not see it is no better than chance allows: {_told(filtered, choice)} with it and "
-            f"{_told(alone, choice)} without, on {n_calls} calls."
-        )
-    return Filter(step, threshold, alone, filtered, reason)
+    return lambda groups: (_merit(fitting, own, groups, choice), _merit(fitting, kept, groups, choice))
+
+
+def _worth_within_budget(fitting: Fitting, choice: ChoiceSettings) -> Worth:
+    """The filter and the layer before take the threshold that is best on the groups that they are judged on."""
+    before = replace(fitting, probability=expit(fitting.lead), step=np.ones(len(fitting.step)))
+
+    def best_merit(rows: Fitting, groups: Mask) -> float:
+        step, threshold = _best(rows, groups, choice)
+        return _merit(rows, (rows.step >= step) & (rows.probability >= threshold), groups, choice)
+
+    return lambda groups: (best_merit(before, groups), best_merit(fitting, groups))
 
 
 def _merit(fitting: Fitting, kept: Mask, groups: Mask, choice: ChoiceSettings) -> float:
@@ -89,23 +115,25 @@ def _merit(fitting: Fitting, kept: Mask, groups: Mask, choice: ChoiceSettings) -
     return float(merit(choice, fitting.hit[rows].sum(), rows.sum(), n_calls, hours))
 
 
-def _error(fitting: Fitting, own: Mask, kept: Mask, choice: ChoiceSettings) -> float:
+def _error(worth: Worth, n_groups: int) -> float:
     """Standard error of the gain, from leaving out one group at a time; infinite where all calls are in one group.
 
     Few groups tell little of it: as many as there are, Student's t has as much probability beyond it as a normal
     distribution has beyond one standard error.
     """
-    gains = np.empty(len(fitting.n_calls))
-    groups = np.ones(len(gains), dtype=bool)
-    for number in range(len(gains)):
+    gains = np.empty(n_groups)
+    groups = np.ones(n_groups, dtype=bool)
+    for number in range(n_groups):
         groups[number] = False
-        gains[number] = _merit(fitting, kept, groups, choice) - _merit(fitting, own, groups, choice)
+        alone, filtered = worth(groups)
+        gains[number] = filtered - alone
         groups[number] = True
-    error = np.sqrt((len(gains) - 1) * gains.var()) * stdtrit(max(len(gains) - 1, 1), _ONE_ERROR)
+    error = np.sqrt((n_groups - 1) * gains.var()) * stdtrit(max(n_groups - 1, 1), _ONE_ERROR)
     return float(error) if np.isfinite(error) else np.inf
 
 
-def _told(value: float, choice: ChoiceSettings) -> str:
+def told(value: float, choice: ChoiceSettings) -> str:
+    """Return a merit (otus.criterion) in words."""
     if choice.by == "recall" and value < 0:
         return f"{-value:.1f} times the budget of false alarms"
     return f"{_NAMES[choice.by]} {value:.2f}"

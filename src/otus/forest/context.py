@@ -1,7 +1,8 @@
 """What the company of a candidate tells: its neighbours in time, and what was found with other labels.
 
-Company is what the same model found in the same recording, on the same side of the same fold. Nothing here is the same
-for all candidates of a recording and different between recordings: a forest that can tell recordings apart learns
+Company is what the same model found in the same recording, on the same side of the same fold, less what the table of
+selections lacks: what is no hit and labelled unknown. To that extent the truth has a say in it. Nothing here is the
+same for all candidates of a recording and different between recordings: a forest that can tell recordings apart learns
 recordings.
 """
 

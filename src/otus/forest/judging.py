@@ -33,8 +33,8 @@ class FittedForest:
     Candidates from `candidate_step` on (see otus.forest.material) are kept if their probability reaches `threshold`;
     `calibration` turns the logit of a probability into a calibrated one. Where no forest is used, `forest` and
     `candidate` are None, `reason` says why, and `threshold` is that of the layer before, whose peak scores take the
-    place of probabilities. `alone` and `filtered` are what `chosen_by` was on the fitting side without and with it,
-    None where there was nothing to compare.
+    place of probabilities. `alone` and `filtered` are the merit by `chosen_by` (otus.criterion; of a broken budget the
+    rate in budgets, negative) on the fitting side without and with it, None where there was nothing to compare.
     """
 
     model: str

@@ -49,6 +49,8 @@ def check_boosting(trees: BoostedTrees) -> None:
     for name, kind in arrays.items():
         _check_array(getattr(trees, name), name, kind, count)
     _check_array(trees.roots, "roots", np.int64, None)
+    if type(trees.n_features) is not int or type(trees.baseline) is not float:
+        raise UnsoundError("n_features or baseline is not the number that it should be")
     roots = trees.roots
     if count < 1 or len(roots) < 1 or roots[0] != 0 or (np.diff(roots) < 1).any() or roots[-1] >= count:
         raise UnsoundError("its trees do not begin where they should")
@@ -70,6 +72,8 @@ def check_regression(regression: Regression) -> None:
     """Raise UnsoundError unless all numbers are finite, one of each kind per feature, and spreads are positive."""
     for name in ("median", "mean", "spread", "weight"):
         _check_array(getattr(regression, name), name, np.float64, regression.n_features)
+    if type(regression.intercept) is not float:
+        raise UnsoundError("intercept is not the number that it should be")
     _check_finite(
         regression.median, regression.mean, regression.spread, regression.weight, np.array([regression.intercept])
     )

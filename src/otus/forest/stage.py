@@ -18,7 +18,7 @@ from otus.criterion import in_words
 from otus.evaluation.calibration import fit_calibration
 from otus.evaluation.thresholds import Chosen
 from otus.forest.candidates import candidate_features
-from otus.forest.choosing import Filter, Fitting, choose_filter
+from otus.forest.choosing import Filter, Fitting, choose_filter, told
 from otus.forest.explain import Explanation, Unseen, explain
 from otus.forest.feature_table import FIRST_COLUMNS
 from otus.forest.fitting import FoldForest, fit_fold
@@ -125,7 +125,8 @@ def _each_fold(
         found = _fit_fold(fitting, judged, features, settings, derive_seed(seed, fold, label))
         before = operating_points[fold][label].threshold
         fitted = _fitted({**names, "fold": fold, "label": label}, fitting, found, before, settings, evaluation)
-        progress(f"fold {fold} {label}: {in_one_line(fitted)}")
+        choice = evaluation.choice_of.get(label, evaluation.choice)
+        progress(f"fold {fold} {label}: {in_one_line(fitted, choice)}")
         forests.append(fitted)
         parts.append(judge_layer(fitted, fitting, found.inner_probability, evaluation, "val"))
         parts.append(judge_layer(fitted, judged, found.probability, evaluation, "test"))
@@ -148,12 +149,13 @@ def save_forests(folder: Path, forests: Sequence[FittedForest], feature_names: S
     return summary
 
 
-def in_one_line(fitted: FittedForest) -> str:
-    """Return what became of the forest of a fold and label, for the log."""
+def in_one_line(fitted: FittedForest, choice: ChoiceSettings) -> str:
+    """Return what became of the forest of a fold and label, which was chosen by `choice`, for the log."""
     rows = f"{fitted.n_rows} candidates ({fitted.n_hits} hits) of {fitted.n_groups} groups"
-    if fitted.forest is None:
+    if fitted.forest is None or fitted.alone is None or fitted.filtered is None:
         return f"no forest from {rows}: {fitted.reason}"
-    gain = f"{fitted.alone:.2f} without it, {fitted.filtered:.2f} with it on groups it did not see"
+    alone, filtered = told(fitted.alone, choice), told(fitted.filtered, choice)
+    gain = f"{alone} without it, {filtered} with it on groups it did not see"
     return f"{fitted.kind} fitted on {rows}, {gain}; keeps probability >= {fitted.threshold:.2f}"
 
 
@@ -227,7 +229,8 @@ def _choose(
     inner_fold = np.full(len(groups), -1)
     inner_fold[of_row] = found.inner_fold
     n_calls, hours = fitting.truth(groups.tolist())
-    rows = Fitting(found.inner_probability, steps, hits, of_row, n_calls, hours, inner_fold)
+    lead = (fitting.candidates["peak_score"] - fitting.candidates["own_logit"]).to_numpy(dtype=float)
+    rows = Fitting(found.inner_probability, steps, lead, hits, of_row, n_calls, hours, inner_fold)
     return choose_filter(rows, choice)
 
 

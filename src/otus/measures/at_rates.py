@@ -20,8 +20,9 @@ Reals = NDArray[np.float64]
 def recall_at_rates(layer: TestedLayer, settings: EvaluationSettings, seed: int) -> pd.DataFrame:
     """Return the table `recall_at_rates`: recall at every budget of the settings, per label and, of several, micro.
 
-    The threshold is the lowest probability (of the network's peak score, or of the forest) that keeps the budget on
-    these very recordings; null if only reporting nothing does. In a resample it is chosen anew.
+    The threshold is the lowest probability (of the network's peak score, or of the forest; see
+    `otus.measures.evidence.ranks`) that keeps the budget on these very recordings; null if only reporting nothing does.
+    In a resample it is chosen anew.
     """
     names, group_of = groups_of(layer)
     draws = group_draws(names, n=settings.bootstrap, seed=seed)

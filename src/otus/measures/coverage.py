@@ -42,7 +42,7 @@ class LayerPsds:
 class _GroupCounts:
     """Per label, group and threshold, counts of everything with the threshold or more; the first has none.
 
-    `seconds_crossed` are cross-triggers per hour of other calls, as in all groups together.
+    `crossing` is the mean rate of cross-triggers per hour of other calls, whose hours are those of all groups together.
     """
 
     n_gt: Reals

@@ -22,9 +22,9 @@ def curve_rows(selections: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
     decided = _with_pooled(counts[np.isclose(counts["iou"], iou) & counts["selected"]])
     searched = decided.groupby(_KEYS).agg(n_gt=("n_gt", "sum"), duration_s=("duration_s", "sum"))
     parts = []
-    for key, rows in _with_pooled(selections.assign(iou=iou)).groupby(_KEYS):
+    for key, rows in _with_pooled(selections.assign(iou=iou, own_fold=selections["fold"])).groupby(_KEYS):
         filtered = rows["layer"].iloc[0].endswith(FILTERED)
-        points = curve(ranks(rows), rows["hit"].to_numpy(dtype=bool))
+        points = curve(ranks(rows.assign(fold=rows["own_fold"])), rows["hit"].to_numpy(dtype=bool))
         n_gt, hours = int(searched.loc[key, "n_gt"]), float(searched.loc[key, "duration_s"]) / 3600.0
         part = pd.DataFrame(
             {

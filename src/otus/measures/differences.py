@@ -1,6 +1,6 @@
 """What one result is better by than another on the same recordings: layers of a model, and models."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -16,12 +16,15 @@ from otus.measures.facts import MICRO, groups_of
 from otus.measures.paired import Measure, Sums, compare, pair_note, row_of
 from otus.measures.ranked import GroupCurves, Ranked, group_curves, ranked_events, thinned
 from otus.seeds import derive_seed
-from otus.tables import table
+from otus.tables import FILTERED, table
 
 Reals = NDArray[np.float64]
 
-#: With no more results than this, every pair is compared; with more, each with the best.
+#: With no more results than this, every pair is compared; with more, each with the best that is not leaky.
 _ALL_PAIRS = 8
+
+#: Beside average precision before and behind a forest.
+_FEWER_RANKED = "not like with like: the forest ranks its candidates alone, the layer before it everything decoded"
 
 _SLACK = 1e-9
 _RESULT = ["model", "layer"]
@@ -33,7 +36,8 @@ def layer_differences(layer: TestedLayer, other: TestedLayer, settings: Evaluati
     Per label and, of several, micro. `false_alarms_per_hour_at_equal_recall` is the rate of each at the largest recall
     that both reach and that is not above the recall of `layer` at its chosen operating point. For the p-value of what
     depends on the ranking, the scores of both are put on one scale: how many selections of the layer have as much.
-    Intervals of these measures and their p-values come from a thinned set of thresholds.
+    Intervals of these measures and their p-values come from a thinned set of thresholds. A layer behind a forest ranks
+    fewer selections than the one before it, for which its average precision is the lower: the note there says so.
     """
     shared = sorted(set(layer.recordings["recording_id"]) & set(other.recordings["recording_id"]))
     pair = [_only(one, shared) for one in (layer, other)]
@@ -61,6 +65,10 @@ def layer_differences(layer: TestedLayer, other: TestedLayer, settings: Evaluati
         for name, measure in _OF_CURVES.items():
             found[name] = found[name].moved_to(*(float(v[0]) for v in measure.of(exact[0], exact[1])))
         rows += [same | {"label": label} | row_of(compared, name) for name, compared in found.items()]
+    if layer.layer.endswith(FILTERED) != other.layer.endswith(FILTERED):
+        for row in rows:
+            if row["measure"] == "average_precision":
+                row["note"] = "; ".join(filter(None, [row["note"], _FEWER_RANKED]))
     return table("differences", rows)
 
 
@@ -69,8 +77,8 @@ def count_differences(counts: pd.DataFrame, *, labels: Sequence[str], bootstrap:
 
     `counts` has the rows per recording of the chosen operating points of all models and layers, of single folds; test
     sides at the first IoU are compared, on the recordings that two results have in common (and of which they tested as
-    much). Up to 8 results, every pair of different models; of more, each with the best F1. `model` is the better one
-    of a pair by F1 on its own recordings.
+    much). Up to 8 results, every pair of different models; of more, each with the best F1 of those that are not leaky
+    (if all are, with the best). `model` is the better one of a pair by F1 on its own recordings.
     """
     if counts.empty:
         return table("differences", [])
@@ -81,7 +89,7 @@ def count_differences(counts: pd.DataFrame, *, labels: Sequence[str], bootstrap:
     rows = []
     for label, of_label in _labels(labels):
         results = _results(tested[tested["label"].isin(of_label)])
-        for first, other in _pairs(list(results)):
+        for first, other in _pairs(results):
             own, others = _common(results[first], results[other])
             names = np.unique(own["group"].to_numpy(dtype=str))
             draws = drawn.setdefault(tuple(names), group_draws(names, n=bootstrap, seed=seed))
@@ -215,10 +223,13 @@ def _results(tested: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     return {key: found[key] for key in sorted(found, key=lambda key: (-f1(key), key))}
 
 
-def _pairs(keys: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
-    """The pairs of different models that are compared; the best comes first."""
-    pairs = combinations(keys, 2) if len(keys) <= _ALL_PAIRS else ((keys[0], key) for key in keys[1:])
-    return ((first, other) for first, other in pairs if first[0] != other[0])
+def _pairs(results: Mapping[tuple[str, str], pd.DataFrame]) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    """The pairs of different models that are compared, in the order of the results."""
+    sound = [key for key, counts in results.items() if not counts["leaky"].any()]
+    with_best = {*sound[:1]} or {*list(results)[:1]}
+    for pair in combinations(results, 2):
+        if pair[0][0] != pair[1][0] and (len(results) <= _ALL_PAIRS or not with_best.isdisjoint(pair)):
+            yield pair
 
 
 def _common(first: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from otus.errors import StageError
 from otus.sides import Spans, rows_inside, side_spans, unknown_spans
 from otus.tables import FILTERED
 
@@ -60,12 +61,13 @@ def tested_layers(
     """Return the folds of one layer of one model, and all of them together as the last one.
 
     `selections`, `matches` and `counts` are those of the layer; `splits` the table of its dataset variant. The first
-    IoU of `counts` is the one that decides.
+    IoU of `counts` is the one that decides. Raises StageError if no test recording was searched.
     """
+    if not counts["split"].eq("test").any():
+        raise StageError("measure: no test recording was searched; see the failed items, and run the search again.")
     iou = float(counts["iou"].iloc[0])
     searched = counts[(counts["split"] == "test") & np.isclose(counts["iou"], iou) & counts["selected"]]
-    tested = selections[selections["split"] == "test"]
-    found = tested.assign(rank=ranks(tested))
+    found = selections[selections["split"] == "test"]
     pairs = matches[(matches["split"] == "test") & np.isclose(matches["iou_threshold"], iou)]
     sample_rates = recordings.set_index("recording_id")["sample_rate"]
     wanted = annotations[annotations["label"].isin(labels)]
@@ -85,7 +87,7 @@ def tested_layers(
                 iou=iou,
                 recordings=here.sort_values("recording_id", ignore_index=True),
                 calls=wanted[rows_inside(wanted, own_spans)].reset_index(drop=True),
-                selections=found[found["fold"] == fold].reset_index(drop=True),
+                selections=_ranked(found[found["fold"] == fold].reset_index(drop=True)),
                 matches=pairs[pairs["fold"] == fold].reset_index(drop=True),
                 unknown=unknown,
                 **names,
@@ -107,25 +109,30 @@ def _pooled(parts: Sequence[TestedLayer]) -> TestedLayer:
         iou=first.iou,
         recordings=recordings.groupby(["recording_id", "group"], as_index=False)["duration_s"].sum(),
         calls=pd.concat([part.calls for part in parts], ignore_index=True),
-        selections=pd.concat([part.selections for part in parts], ignore_index=True),
+        selections=_ranked(pd.concat([part.selections for part in parts], ignore_index=True)),
         matches=pd.concat([part.matches for part in parts], ignore_index=True),
         unknown=first.unknown,
     )
 
 
+def _ranked(selections: pd.DataFrame) -> pd.DataFrame:
+    return selections.assign(rank=ranks(selections))
+
+
 def ranks(selections: pd.DataFrame) -> NDArray[np.float64]:
     """Return what ranks the selections of one layer: the peak logit, or behind a forest the forest's probability.
 
-    Where a forest is used in some folds only, the others have the network's scores in its place, and the two are not
-    alike: there the calibrated probability ranks, as far as it is known.
+    Where a label has a forest in some folds only, the others have the network's scores in its place, and the two are
+    not alike: the selections of that label are ranked by the calibrated probability, as far as it is known. Each label
+    is ranked by itself, so that its curve does not depend on which others are there.
     """
     peak = selections["peak_score"].to_numpy(dtype=float)
     if not selections["layer"].str.endswith(FILTERED).all():
         return np.asarray(peak)
     own = selections["rf_probability"].to_numpy(dtype=float)
-    used = ~np.isclose(own, expit(peak), rtol=0.0, atol=1e-12)
-    of_fold = pd.Series(used).groupby(selections["fold"].to_numpy()).any()
-    if of_fold.all() or not of_fold.any():
-        return np.asarray(own)
+    used = pd.Series(~np.isclose(own, expit(peak), rtol=0.0, atol=1e-12))
+    label, fold = selections["label"].to_numpy(), selections["fold"].to_numpy()
+    in_fold = used.groupby([label, fold]).transform("any").groupby(label)
+    some_folds = (in_fold.transform("any") & ~in_fold.transform("all")).to_numpy(dtype=bool)
     known = selections["probability"].to_numpy(dtype=float)
-    return np.asarray(np.where(np.isnan(known), own, known))
+    return np.asarray(np.where(some_folds & ~np.isnan(known), known, own))

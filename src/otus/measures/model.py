@@ -14,11 +14,12 @@ from otus.measures.curves import curve_rows
 from otus.measures.densities import density_rows
 from otus.measures.differences import layer_differences
 from otus.measures.evidence import POOLED, TestedLayer, tested_layers
+from otus.measures.facts import MICRO
 from otus.measures.per_class import per_class_rows
 from otus.measures.points import metrics_rows
 from otus.measures.reliability import reliability_rows
 from otus.measures.strata import stratum_rows
-from otus.tables import FILTERED, table
+from otus.tables import FILTERED, SEE_FORESTS, table
 
 _Measure = Callable[[TestedLayer, EvaluationSettings, int], pd.DataFrame]
 
@@ -119,7 +120,7 @@ def forest_notes(summary: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             "layer": f["layer"],
             "fold": f["fold"],
             "label": f["label"],
-            "note": f"no forest, {f['layer'].removesuffix(FILTERED)} selections ({f['reason']})",
+            "note": f"no forest, {f['layer'].removesuffix(FILTERED)} selections ({f['reason'].rstrip('.')})",
         }
         for f in summary
         if f["reason"]
@@ -136,10 +137,18 @@ def _with_parts(metrics: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_notes(metrics: pd.DataFrame, notes: pd.DataFrame) -> pd.DataFrame:
-    """Add notes to the rows of their layer, label (and micro) and fold, and to the pooled rows of these."""
+    """Add notes to the rows of their layer, label (and micro) and fold; pooled rows say how many there are."""
     text = metrics["note"].fillna("").tolist()
-    for note in notes.itertuples(index=False):
-        mine = (metrics["layer"] == note.layer) & metrics["label"].isin([note.label, "micro"])
-        for row in np.flatnonzero(mine & metrics["fold"].isin([str(note.fold), POOLED])):
-            text[row] = "; ".join(filter(None, [text[row], f"fold {note.fold} {note.label}: {note.note}"]))
+    layer, fold, label = (metrics[name].to_numpy(dtype=object) for name in ("layer", "fold", "label"))
+    for (of_layer, of_label), own in notes.groupby(["layer", "label"], sort=False):
+        for note in own.itertuples(index=False):
+            for row in np.flatnonzero(
+                (layer == of_layer) & np.isin(label, [of_label, MICRO]) & (fold == str(note.fold))
+            ):
+                text[row] = "; ".join(filter(None, [text[row], f"fold {note.fold} {note.label}: {note.note}"]))
+    for row in np.flatnonzero(fold == POOLED):
+        n = int(((notes["layer"] == layer[row]) & (notes["label"].eq(label[row]) | (label[row] == MICRO))).sum())
+        if n:
+            unused = f"{n} forest{' is' if n == 1 else 's are'} not used ({SEE_FORESTS})"
+            text[row] = "; ".join(filter(None, [text[row], unused]))
     return metrics.assign(note=[t or None for t in text])

@@ -96,7 +96,7 @@ def _list(row: Row, title: str, settings: EvaluationSettings) -> Table:
     n = {
         "segment_f1": amount(row["n_segments"], "segment"),
         "frame_f1": amount(row["n_frames"], "frame"),
-        "presence_f1": f"{cell(row['n_present'], 0)} of {amount(row['n_recordings'], 'recording')}",
+        "presence_f1": f"{amount(row['n_recordings'], 'recording')}, {cell(row['n_present'], 0)} with the label",
     }
     calls = amount(row["n_gt"], "annotated call")
     body = [

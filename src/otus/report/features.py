@@ -24,13 +24,17 @@ _TITLE_CHARACTERS = 30
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the forests of one model and label look at: two figures (SVG or empty), and what never helped."""
+    """What the forests of one model and label look at: two figures (SVG or empty), and what never helped.
+
+    `judged`: whether an interval could be given at all; without one nothing is known of what helps.
+    """
 
     title: str
     basis: str
     importance: Markup
     dependence: Markup
     table: Table
+    judged: bool
     never: tuple[str, ...]
 
 
@@ -38,7 +42,7 @@ def explanations(importances: pd.DataFrame, dependence: pd.DataFrame, models: Se
     """Return an explanation per model (in that order) and label, at most six; none without a forest.
 
     Taken are the rows over all folds. A feature never helped if neither the interval over all folds nor that of any
-    one lies above 0.
+    one lies above 0; without any interval none is said to.
     """
     found: list[Explanation] = []
     for model in models:
@@ -56,7 +60,8 @@ def _explanation(rows: pd.DataFrame, curves: pd.DataFrame, title: str, number: i
     pooled = rows[rows["fold"].eq(POOLED)]
     pooled = pooled.sort_values(["drop", "feature"], ascending=[False, True], kind="stable")
     helped = set(rows.loc[rows["helps"].eq(True), "feature"])
-    never = tuple(feature for feature in sorted(pooled["feature"].unique()) if feature not in helped)
+    judged = bool(rows["drop_low"].notna().any())
+    never = tuple(feature for feature in sorted(pooled["feature"].unique()) if judged and feature not in helped)
     top = pooled.head(_MOST_FEATURES)
     first = pooled.iloc[0]
     basis = (
@@ -70,6 +75,7 @@ def _explanation(rows: pd.DataFrame, curves: pd.DataFrame, title: str, number: i
         Markup(importance_svg(top, f"importance{number}-")),  # matplotlib escapes the names in it
         Markup(dependence_svg(curves, f"dependence{number}-")),
         _table(top, len(pooled) - len(top)),
+        judged,
         never,
     )
 

@@ -56,7 +56,7 @@ class Mark:
 _MARKS: dict[str, tuple[str, str, str]] = {
     "selection": ("#e05a00", "solid", "selection (detector)"),
     "annotation": ("#0064c8", "dashed", "annotation (person)"),
-    "other": ("#7d3c98", "dotted", "annotation of another label"),
+    "other": ("#7d3c98", "dotted", "other label"),
 }
 
 
@@ -283,6 +283,7 @@ def _draw_marks(figure: Figure, axes: Axes, marks: Sequence[Mark]) -> None:
             frameon=False,
             fontsize=8,
             handlelength=1.6,
+            columnspacing=1.0,
             borderaxespad=0.2,
         )
 

@@ -16,7 +16,7 @@ from otus.report.differences import (
 )
 from otus.report.leaderboard import at_iou, deciding_iou, with_interval
 from otus.report.results import DASH, MOST_ROWS, Row, Table, amount, as_sentence, cell, model_name
-from otus.tables import FILTERED
+from otus.tables import FILTERED, SEE_FORESTS
 
 #: The measure that compares the false alarms of two layers where both find the same share of the calls.
 AT_EQUAL_RECALL = "false_alarms_per_hour_at_equal_recall"
@@ -78,8 +78,9 @@ def gain_table(differences: pd.DataFrame, metrics: pd.DataFrame, board: pd.DataF
 
 
 def reasons(forests: Fits) -> frozenset[str]:
-    """Return every reason for which a forest was not used, as it stands in forests.json."""
-    return frozenset(str(fit["reason"]) for fits in forests.values() for fit in fits if fit["reason"])
+    """Return what notes hold that say that a forest was not used, and why."""
+    said = (str(fit["reason"]).rstrip(".") for fits in forests.values() for fit in fits if fit["reason"])
+    return frozenset([*said, SEE_FORESTS])
 
 
 def other_kinds(forests: Fits) -> str:

@@ -128,13 +128,18 @@ def with_interval(row: Mapping[Any, Any], name: str, missing: str = "-") -> str:
     return value if missing in (value, low, high) else f"{value} [{low}, {high}]"
 
 
-def noted_rows(board: pd.DataFrame) -> dict[str, list[str]]:
+def noted_rows(rows: Sequence[Mapping[Any, Any]]) -> dict[str, list[str]]:
     """Return every note of the headline rows once, with the names of the rows that it is about."""
     about: dict[str, list[str]] = {}
-    for row in board.to_dict("records"):
-        if not pd.isna(row["note"]) and row["note"]:
-            about.setdefault(str(row["note"]), []).append(f"{row['model']} {row['layer']} {row['label']}")
+    for row in rows:
+        for note in notes_of(row):
+            about.setdefault(note, []).append(f"{row['model']} {row['layer']} {row['label']}")
     return about
+
+
+def notes_of(row: Mapping[Any, Any]) -> list[str]:
+    """Return the single notes of a row of metrics."""
+    return [note for note in row["note"].split("; ") if note] if isinstance(row["note"], str) else []
 
 
 def leaderboard_text(metrics: pd.DataFrame, differences: pd.DataFrame | None, report_path: str | Path) -> str:
@@ -152,7 +157,7 @@ def leaderboard_text(metrics: pd.DataFrame, differences: pd.DataFrame | None, re
             lines += textwrap.wrap(LEAKY, _COLUMNS)
     else:
         lines = ["No test results: the metrics table has no pooled test row at a chosen operating point."]
-    for note, rows in noted_rows(board).items():
+    for note, rows in noted_rows(board.to_dict("records")).items():
         text = _printable(f"Note: {note} ({', '.join(rows)})")
         lines += textwrap.wrap(text, _COLUMNS, subsequent_indent="      ")
     return "\n".join([*lines, f"Report: {report_path}"]) + "\n"

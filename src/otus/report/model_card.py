@@ -339,11 +339,8 @@ def _caveats(facts: ModelFacts, pooled: Sequence[Row]) -> list[str]:
 
 def _notes(pooled: Sequence[Row]) -> list[str]:
     """What the metrics table notes to the rows, each note once."""
-    single = [
-        {**row, "note": note} for row in pooled if isinstance(row["note"], str) for note in row["note"].split("; ")
-    ]
-    notes = noted_rows(pd.DataFrame(single)) if single else {}
-    return [f"{_plain(note[0].upper() + note[1:])} ({_plain(', '.join(rows))})." for note, rows in notes.items()]
+    notes = noted_rows(pooled).items()
+    return [f"{_plain(note[0].upper() + note[1:])} ({_plain(', '.join(rows))})." for note, rows in notes]
 
 
 def _card(facts: ModelFacts) -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ from otus.report.spread import spreads
 from otus.report.strata import missing_strata, strata_rows, strata_svg, strata_table
 from otus.report.thresholds import rates_table, threshold_tables
 from otus.report.tuning import tuned_points, tuning_table
+from otus.tables import FILTERED
 
 _MOST_VERDICTS = 12
 
@@ -128,6 +129,7 @@ def _board(content: ReportContent, board: pd.DataFrame, best: dict[str, Any] | N
         "board_cut": len(board) > MOST_TABLES,
         "ties": TIES if any(str(rank).startswith("=") for rank in board["rank"]) else "",
         "external": bool(board["layer"].str.startswith("external").any()),
+        "filtered": bool(board["layer"].str.endswith(FILTERED).any()),
         "timing": results.timing_table(board),
         "differences": differences,
         "difference_notes": difference_notes,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from otus import criterion
 from otus.config import EvaluationSettings
-from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, noted_rows, number, with_interval
+from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, noted_rows, notes_of, number, with_interval
 from otus.tables import FILTERED
 
 DASH = "–"
@@ -132,7 +132,7 @@ def as_sentence(note: str) -> str:
 
 def own_notes(row: Row, elsewhere: Collection[str]) -> list[str]:
     """Return the warnings about one row as sentences, but none that holds one of the texts said `elsewhere`."""
-    return [as_sentence(note) for note in _parts(row["note"]) if not any(text in note for text in elsewhere)]
+    return [as_sentence(note) for note in notes_of(row) if not any(text in note for text in elsewhere)]
 
 
 def other_notes(board: pd.DataFrame, best: Row, elsewhere: Collection[str]) -> list[str]:
@@ -140,10 +140,8 @@ def other_notes(board: pd.DataFrame, best: Row, elsewhere: Collection[str]) -> l
 
     What is said of `best` already is not repeated, nor what holds one of the texts said `elsewhere`.
     """
-    said = set(_parts(best["note"]))
-    rows = [{**row, "model": model_name(row)} for row in board.to_dict("records")]
-    single = [{**row, "note": note} for row in rows for note in _parts(row["note"])]
-    about = noted_rows(pd.DataFrame(single)) if single else {}
+    said = set(notes_of(best))
+    about = noted_rows([{**row, "model": model_name(row)} for row in board.to_dict("records")])
     return [
         f"{_some(names)}: {note}"
         for note, names in about.items()
@@ -271,7 +269,3 @@ def _fold_cells(fold: str, val: Row | None, test: Row | None) -> list[str]:
 def _some(names: Sequence[str]) -> str:
     more = len(names) - _MOST_NAMES
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMES])} and {more} more"
-
-
-def _parts(note: Any) -> list[str]:
-    return [part for part in note.split("; ") if part] if isinstance(note, str) else []
