@@ -51,6 +51,6 @@ rule filter_selections:
             include={"iou", "thresholds", "choice", "choice_of", "calibration"},
         ),
         seed=CFG.seed,
-        code=code_digest("forest.stage", "forest.feature_table"),
+        code=code_digest("forest.stage", "forest.feature_table", "hearing"),
     script:
         "../scripts/filter_selections.py"

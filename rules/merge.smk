@@ -175,6 +175,6 @@ rule write_report:
         model_cards={model: f"models/{model}/model_card.md" for model in MODELS},
         config=CFG.model_dump(mode="json"),
         seed=CFG.seed,
-        code=code_digest("report.page"),
+        code=code_digest("report.page", "hearing"),
     script:
         "../scripts/write_report.py"

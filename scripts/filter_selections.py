@@ -8,16 +8,16 @@ from otus.config import EvaluationSettings, ForestSettings
 from otus.evaluation.thresholds import read_thresholds
 from otus.forest.feature_table import write_features
 from otus.forest.stage import filter_model, save_forests
+from otus.hearing import read_hearing
 from otus.joblog import job_log
-from otus.models.card import load_card
 from otus.seeds import derive_seed
 from otus.tables import read_table, write_table
 
 log = job_log(snakemake.log[0])
 files, out, params = snakemake.input, snakemake.output, snakemake.params
 if files.card:
-    frontend = load_card(Path(files.card[0]))[0].frontend
-    window_s, low_hz, high_hz = frontend.n_fft / frontend.sample_rate, frontend.low_hz, frontend.high_hz
+    hearing = read_hearing(files.card[0])
+    window_s, low_hz, high_hz = hearing.spectrum_s, hearing.low_hz, hearing.high_hz
 else:  # of a detector of others nobody knows how it sees sound
     window_s, low_hz, high_hz = 0.02, params.band["low_hz"], params.band["high_hz"] or math.inf
 filtered = filter_model(

@@ -9,8 +9,8 @@ import pandas as pd
 
 from otus.atomic import read_json
 from otus.config import EvaluationSettings, ReportSettings
+from otus.hearing import read_hearing
 from otus.joblog import job_log
-from otus.models.card import load_card
 from otus.report.content import ReportContent
 from otus.report.learning import read_histories
 from otus.report.page import write_report
@@ -18,7 +18,7 @@ from otus.tables import read_table
 
 log = job_log(snakemake.log[0])
 files, params = snakemake.input, snakemake.params
-frontend = load_card(Path(files.cards[0]))[0].frontend
+hearing = read_hearing(files.cards[0])
 content = ReportContent(
     corpus=Path(params.root).name,
     corpus_root=Path(params.root),
@@ -51,9 +51,9 @@ content = ReportContent(
     learning=read_histories(zip(files.epochs, files.best, strict=True)),
     model_cards=params.model_cards,
     settings=ReportSettings.model_validate(params.report),
-    window_s=frontend.n_fft / frontend.sample_rate,
-    low_hz=frontend.low_hz,
-    high_hz=frontend.high_hz,
+    window_s=hearing.spectrum_s,
+    low_hz=hearing.low_hz,
+    high_hz=hearing.high_hz,
 )
 write_report(snakemake.output.page, content)
 log(f"report in {snakemake.output.page}")

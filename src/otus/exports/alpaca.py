@@ -16,11 +16,11 @@ from typing import Any
 import pandas as pd
 
 from otus.annotations.writing import plain_number
-from otus.exports.hearing import Hearing
 from otus.exports.old_evaluator import COLUMNS, TAPE_COLUMNS, evaluate_tapes, metrics_table
 from otus.exports.review import judgements
 from otus.forest.features import feature_names
 from otus.forest.spectra import fft_length
+from otus.hearing import Hearing
 from otus.measures.evidence import TestedLayer
 
 EVALUATION, POSTRF = "evaluation", "postrf"

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from otus.exports.alpaca import AlpacaRun, alpaca_files
-from otus.exports.hearing import Hearing
 from otus.exports.review import review_files
+from otus.hearing import Hearing
 from otus.measures.evidence import TestedLayer, tested_layers
 from otus.selections import DecodingPoint
 

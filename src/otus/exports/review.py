@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from otus.annotations import TableRow, audacity_labels, raven_table
 from otus.annotations.writing import plain_number
-from otus.exports.hearing import Hearing
+from otus.hearing import Hearing
 from otus.measures.evidence import TestedLayer
 from otus.tables import FILTERED
 
