@@ -34,6 +34,7 @@ def layer(calls, found, groups, *, labels=("hum",), threshold=0.0, unknown=None,
         judged = Judged(rows[rows["label"] == label].reset_index(drop=True), own, where, spans)
         settled, hits = settle(judged, iou)
         kept = settled.selections.assign(hit=hits, selected=settled.selections["rank"] >= threshold)
+        kept = kept.assign(rank_of_all=kept["rank"])
         selections.append(kept)
         above = Judged(kept[kept["selected"]], own, where, spans)
         matches.append(matched_pairs(above, iou).assign(label=label))

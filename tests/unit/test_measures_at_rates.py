@@ -53,9 +53,8 @@ def test_recall_is_the_best_that_the_budget_allows():
 
 def test_thresholds_behind_a_forest_are_its_probabilities():
     one = by_chance(1, labels=("hum",))
-    filtered = replace(
-        one, layer="cnn" + FILTERED, selections=one.selections.assign(rank=one.selections["rank"].rank(pct=True))
-    )
+    share = one.selections["rank"].rank(pct=True)
+    filtered = replace(one, layer="cnn" + FILTERED, selections=one.selections.assign(rank=share, rank_of_all=share))
     expected = best_recall(filtered, ["hum"], 60.0)[2]
     assert rows_of(filtered)["threshold"].iloc[1] == pytest.approx(expected)
 

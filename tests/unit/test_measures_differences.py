@@ -28,7 +28,9 @@ def filtered(one, seed=0, share=0.5):
     random = np.random.default_rng(seed)
     hit = one.selections["hit"].to_numpy()
     rank = np.clip(random.normal(np.where(hit, 0.7, 0.4), 0.15), 0, 1)
-    return replace(one, layer="cnn+rf", selections=one.selections.assign(rank=rank, selected=rank >= share))
+    return replace(
+        one, layer="cnn+rf", selections=one.selections.assign(rank=rank, rank_of_all=rank, selected=rank >= share)
+    )
 
 
 def counts(rows, *, model="a", layer_name="cnn", label="hum", fold=1, duration_s=60.0, group=None):

@@ -11,7 +11,7 @@ from tests.unit.stage_tables import FOLDS, layer_tables, make_corpus
 from otus.errors import StageError
 from otus.measures import evidence
 from otus.measures.curves import curve_rows
-from otus.measures.evidence import POOLED, ranks
+from otus.measures.evidence import POOLED, ranks, ranks_of_all
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,15 @@ def test_a_label_with_a_forest_in_some_folds_is_ranked_by_the_calibrated_probabi
     np.testing.assert_array_equal(ranks(rows[cluck]), found[cluck]), "as if there were no other label"
     unknown = rows.assign(probability=np.nan)
     np.testing.assert_array_equal(ranks(unknown), rows["rf_probability"])
+
+
+def test_all_labels_together_are_ranked_on_one_scale(corpus, forest):
+    rows = forest.selections
+    np.testing.assert_array_equal(ranks_of_all(rows), rows["probability"])
+    everywhere = layer_tables(corpus, layer="cnn+rf").selections
+    np.testing.assert_array_equal(ranks_of_all(everywhere), everywhere["rf_probability"])
+    network = layer_tables(corpus).selections
+    np.testing.assert_array_equal(ranks_of_all(network), network["peak_score"])
 
 
 def test_layers_and_curves_rank_alike(corpus, forest):

@@ -23,6 +23,7 @@ class TestedLayer:
     calls: annotations of the target labels there: annotation_id, recording_id, start_s, end_s, label, quality, snr_db;
     selections: everything that was decoded there and is hit or false alarm at the deciding IoU: selection_id,
     recording_id, start_s, end_s, label, fold, rank (what ranks it: peak logit, or the forest's probability),
+    rank_of_all (what ranks it among those of all labels),
     probability, selected (at the chosen operating point), hit;
     matches: hits, misses and false alarms of the selected ones at the deciding IoU (table `matches`);
     unknown: the time of each recording that is labelled unknown.
@@ -116,7 +117,7 @@ def _pooled(parts: Sequence[TestedLayer]) -> TestedLayer:
 
 
 def _ranked(selections: pd.DataFrame) -> pd.DataFrame:
-    return selections.assign(rank=ranks(selections))
+    return selections.assign(rank=ranks(selections), rank_of_all=ranks_of_all(selections))
 
 
 def ranks(selections: pd.DataFrame) -> NDArray[np.float64]:
@@ -129,10 +130,30 @@ def ranks(selections: pd.DataFrame) -> NDArray[np.float64]:
     peak = selections["peak_score"].to_numpy(dtype=float)
     if not selections["layer"].str.endswith(FILTERED).all():
         return np.asarray(peak)
-    own = selections["rf_probability"].to_numpy(dtype=float)
-    used = pd.Series(~np.isclose(own, expit(peak), rtol=0.0, atol=1e-12))
-    label, fold = selections["label"].to_numpy(), selections["fold"].to_numpy()
-    in_fold = used.groupby([label, fold]).transform("any").groupby(label)
+    in_fold = _behind_forest(selections).groupby(selections["label"].to_numpy())
     some_folds = (in_fold.transform("any") & ~in_fold.transform("all")).to_numpy(dtype=bool)
-    known = selections["probability"].to_numpy(dtype=float)
-    return np.asarray(np.where(some_folds & ~np.isnan(known), known, own))
+    return _calibrated_where(some_folds, selections)
+
+
+def ranks_of_all(selections: pd.DataFrame) -> NDArray[np.float64]:
+    """Return what ranks the selections of all labels of one layer together: as `ranks`, but on one scale.
+
+    Where some labels or folds have a forest and others have not, all are ranked by the calibrated probability, as far
+    as it is known.
+    """
+    if not selections["layer"].str.endswith(FILTERED).all():
+        return ranks(selections)
+    used = _behind_forest(selections)
+    return _calibrated_where(np.full(len(selections), used.any() and not used.all()), selections)
+
+
+def _behind_forest(selections: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether the label and fold of each selection has a forest: elsewhere the network's score stands for it."""
+    own, peak = (selections[name].to_numpy(dtype=float) for name in ("rf_probability", "peak_score"))
+    used = pd.Series(~np.isclose(own, expit(peak), rtol=0.0, atol=1e-12))
+    return used.groupby([selections[name].to_numpy() for name in ("label", "fold")]).transform("any")
+
+
+def _calibrated_where(mixed: NDArray[np.bool_], selections: pd.DataFrame) -> NDArray[np.float64]:
+    own, known = (selections[name].to_numpy(dtype=float) for name in ("rf_probability", "probability"))
+    return np.asarray(np.where(mixed & ~np.isnan(known), known, own))

@@ -1,7 +1,7 @@
 """One row of numbers per label, one for all of them pooled (`micro`) and one for the mean over labels (`macro`)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from otus.measures.coverage import Estimate, layer_psds
 from otus.measures.evidence import TestedLayer
 from otus.measures.facts import MACRO, MICRO, Counted, LabelFacts, added_up, groups_of, label_facts
 from otus.measures.notes import Truth, row_notes, truth_of
-from otus.measures.ranked import Ranked, drawn_average_precision
+from otus.measures.ranked import Ranked, drawn_average_precision, ranked_events
 from otus.rates import summarise_errors
 from otus.tables import table
 
@@ -59,7 +59,7 @@ def per_class_rows(layer: TestedLayer, settings: EvaluationSettings, seed: int) 
     }
     rows = [_row(layer, label, facts[label], estimates[label], same, 1) for label in layer.labels]
     if len(layer.labels) > 1:
-        pooled = added_up(list(facts.values()))
+        pooled = replace(added_up(list(facts.values())), ranked=ranked_events(layer, layer.labels))
         micro = _estimates(pooled, same) | dict(zip(("psds1", "psds2"), psds.together, strict=True))
         rows.append(_row(layer, MICRO, pooled, micro, same, len(layer.labels)))
         with_calls = [label for label, own in facts.items() if own.calls.n_gt.sum() > 0]

@@ -65,14 +65,17 @@ def together(parts: Sequence[Ranked]) -> Ranked:
 
 
 def ranked_events(layer: TestedLayer, labels: Sequence[str]) -> Ranked:
-    """Return everything that the layer found of the labels, one row per selection, ranked by its score."""
+    """Return everything that the layer found of the labels, one row per selection, ranked by its score.
+
+    Several labels are all labels, ranked in one order (`otus.measures.evidence.ranks_of_all`).
+    """
     own = layer.selections[layer.selections["label"].isin(labels)]
     group = pd.Series(
         np.unique(layer.recordings["group"].to_numpy(dtype=str), return_inverse=True)[1],
         index=layer.recordings["recording_id"],
     )
     return Ranked(
-        score=own["rank"].to_numpy(dtype=float),
+        score=own["rank" if len(labels) == 1 else "rank_of_all"].to_numpy(dtype=float),
         n=np.ones(len(own)),
         tp=own["hit"].to_numpy(dtype=float),
         group=group.reindex(own["recording_id"]).to_numpy(dtype=np.int64),
