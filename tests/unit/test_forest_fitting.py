@@ -92,10 +92,10 @@ def test_inner_probability_never_saw_its_group():
 @pytest.mark.parametrize(
     ("hits", "groups", "words"),
     [
-        ([True, False] * 10, ["a"] * 20, "10 hits and 10 false alarms in 1 group,"),
+        ([True, False] * 10, ["a"] * 20, "10 hits and 10 false alarms in 1 group."),
         ([True] * 4 + [False] * 16, list("ab") * 10, "4 hits and 16 false alarms in 2 groups"),
         ([True] * 16 + [False] * 4, list("ab") * 10, "16 hits and 4 false alarms in 2 groups"),
-        ([True] * 10 + [False] * 10, ["a"] * 10 + ["b"] * 10, "leaving groups out"),
+        ([True] * 10 + [False] * 10, ["a"] * 10 + ["b"] * 10, "leave groups out"),
         ([], [], "0 hits and 0 false alarms in 0 groups"),
     ],
 )
