@@ -3,7 +3,7 @@
 import pandas as pd
 
 from otus.config import EvaluationSettings
-from otus.evaluation import write_thresholds
+from otus.evaluation import points_in_words, write_thresholds
 from otus.evaluation.external import evaluate_external, fold_sides
 from otus.external.joining import join_chunks
 from otus.joblog import job_log
@@ -28,16 +28,8 @@ evaluation = evaluate_external(
     gap_s=params.gap_s,
     model=model,
 )
-for fold, points in evaluation.operating_points.items():
-    for label, point in points.items():
-        got = point.reached
-        log(
-            f"fold {fold} {label}: threshold {point.threshold:.3g} by {got.criterion}; on validation F1 {got.f1:.3f}, "
-            f"recall {got.recall:.3f}, {got.false_alarms_per_hour:.3g} false alarms per hour"
-        )
-        for note in (got.note, point.calibration.reason):
-            if note:
-                log(f"fold {fold} {label}: {note}")
+for line in points_in_words(evaluation.operating_points):
+    log(line)
 write_table(out.selections, "selections", evaluation.selections)
 write_table(out.matches, "matches", evaluation.matches)
 write_table(out.counts, "counts", evaluation.counts)

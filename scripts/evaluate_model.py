@@ -1,7 +1,7 @@
 """Operating points, selections, matches, counts and the shapes of scores of one model, all folds."""
 
 from otus.config import EvaluationSettings
-from otus.evaluation import evaluate_model, read_fold, write_thresholds
+from otus.evaluation import evaluate_model, points_in_words, read_fold, write_thresholds
 from otus.joblog import job_log
 from otus.tables import read_table, write_table
 
@@ -29,16 +29,8 @@ evaluation = evaluate_model(
     settings=settings,
     model=model,
 )
-for fold, points in evaluation.operating_points.items():
-    for label, point in points.items():
-        got = point.reached
-        log(
-            f"fold {fold} {label}: threshold {point.threshold:.3f} by {got.criterion}; on validation F1 {got.f1:.3f}, "
-            f"recall {got.recall:.3f}, {got.false_alarms_per_hour:.3g} false alarms per hour"
-        )
-        for note in (got.note, point.calibration.reason):
-            if note:
-                log(f"fold {fold} {label}: {note}")
+for line in points_in_words(evaluation.operating_points):
+    log(line)
 write_table(out.selections, "selections", evaluation.selections)
 write_table(out.matches, "matches", evaluation.matches)
 write_table(out.counts, "counts", evaluation.counts)

@@ -14,7 +14,18 @@ both_ways AS (
     FROM differences WHERE measure = 'f1'
 )
 SELECT
-    placed.label, placed.place, placed.model, placed.layer, placed.f1, placed.f1_low, placed.f1_high,
+    placed.label, placed.place,
+    placed.leaky = best.leaky AND coalesce(
+        CASE
+            WHEN placed.place = 1 THEN TRUE
+            WHEN both_ways.difference_low IS NOT NULL
+                THEN (both_ways.difference_low <= 0 AND both_ways.difference_high >= 0)
+                OR coalesce(both_ways.p_value >= 0.05, FALSE)
+            ELSE placed.f1_high >= best.f1_low
+        END,
+        FALSE
+    ) AS tied_with_best,
+    placed.model, placed.layer, placed.f1, placed.f1_low, placed.f1_high,
     both_ways.difference AS to_best, both_ways.difference_low AS to_best_low, both_ways.difference_high AS to_best_high,
     both_ways.p_value, placed.precision, placed.recall, placed.n_gt, placed.tp, placed.fp, placed.fn,
     placed.false_alarms_per_hour, placed.n_recordings, placed.n_groups, placed.hours, placed.leaky, placed.note

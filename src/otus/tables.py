@@ -77,6 +77,14 @@ def read_table(path: str | Path, name: str) -> pd.DataFrame:
 
     Raises DataError if the file is damaged, is another table or was written by another schema version.
     """
+    return _to_pandas(read_arrow(path, name).select(list(SCHEMAS[name])))
+
+
+def read_arrow(path: str | Path, name: str) -> pa.Table:
+    """Read a Parquet file that says to be table `name` of this schema version.
+
+    Raises DataError if the file is damaged, is another table or was written by another schema version.
+    """
     try:
         arrow = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
@@ -89,7 +97,7 @@ def read_table(path: str | Path, name: str) -> pd.DataFrame:
             f"{path}: expected table '{name}' version {SCHEMA_VERSION}, found '{found.get('schema')}' version "
             f"{found.get('schema_version')}; delete it and run again."
         )
-    return _to_pandas(arrow.select(list(SCHEMAS[name])))
+    return arrow
 
 
 def table_metadata(schema: pa.Schema) -> dict[str, Any]:

@@ -352,3 +352,15 @@ def test_the_reference_tells_every_key_with_its_meaning():
             cells = line.replace("\\|", "").split("|")
             assert len(cells) == 5 and cells[2].strip() and cells[3].strip()
             assert ("required" in cells[2]) == info.is_required()
+
+
+def test_a_single_value_stands_for_a_list_of_one():
+    values = {"iou": 0.5, "thresholds": 0.3, "false_alarm_budgets_per_hour": 2, "decoding": {"merge": "union"}}
+    strata = {"duration_edges_s": 0.5, "snr_edges_db": 3}
+    settings = rooms.EvaluationSettings.model_validate({**values, "strata": strata})
+    assert (settings.iou, settings.thresholds, settings.false_alarm_budgets_per_hour) == ([0.5], [0.3], [2.0])
+    assert (settings.strata.duration_edges_s, settings.strata.snr_edges_db) == ([0.5], [3.0])
+    assert settings.decoding.merge == ["union"]
+    assert (
+        rooms.EvaluationSettings.model_validate({"strata": {"duration_edges_s": None}}).strata.duration_edges_s is None
+    )

@@ -9,6 +9,7 @@ import pytest
 from otus.cli import main
 from otus.database import write_database
 from otus.errors import DataError, MissingPartError
+from otus.report.leaderboard import leaderboard
 from otus.scores import ScoreWriter
 from otus.tables import read_table, write_table
 
@@ -121,7 +122,30 @@ def test_the_leader_board_is_pooled_leak_free_first_and_tells_the_difference_to_
         ["grouped-b", "cnn", 3],
     ]
     assert board["to_best"].isna().tolist() == [True, False, True]
+    assert board["tied_with_best"].tolist() == [True, True, False]  # the difference has 0 inside; the last is leaky
     assert board.loc[1, ["to_best", "to_best_low", "to_best_high"]].tolist() == [-0.1, -0.3, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("change", "tied"),
+    [
+        ({"difference_high": -0.05, "p_value": 0.01}, False),
+        ({"difference_high": -0.05, "p_value": 0.2}, True),
+        ({"difference_low": None, "difference_high": None}, True),  # then the intervals decide: 0.75 is above 0.7
+    ],
+)
+def test_ties_are_those_of_the_report(results, tmp_path, change, tied):
+    metrics = read_table(results / "metrics.parquet", "metrics")
+    bounds = metrics["layer"].map({"cnn": (0.7, 0.9), "cnn+rf": (0.6, 0.75)})
+    metrics = metrics.assign(f1_low=bounds.str[0], f1_high=bounds.str[1])
+    differences = read_table(results / "differences.parquet", "differences").assign(**change)
+    write_table(results / "metrics.parquet", "metrics", metrics)
+    write_table(results / "differences.parquet", "differences", differences)
+    write_database(results, tmp_path / "x.duckdb")
+    board = ask(tmp_path / "x.duckdb", "SELECT * FROM leaderboard")
+    assert board["tied_with_best"].tolist() == [True, tied, False]
+    shown = leaderboard(metrics, differences)
+    assert shown["rank"].tolist() == (["=1", "=1", ""] if tied else ["1", "2", ""])
 
 
 def test_a_difference_is_found_whichever_way_it_was_taken(results, tmp_path):

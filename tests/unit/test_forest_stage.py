@@ -523,7 +523,7 @@ def test_features_are_written_by_name(corpus, filtered, tmp_path):
     write_features(path, filtered.features)
     assert path.read_bytes() == first
     write_table(path, "importances", filtered.importances)
-    with pytest.raises(DataError, match="expected the features of version"):
+    with pytest.raises(DataError, match="expected table 'features' version"):
         read_features(path)
     path.write_bytes(b"no table")
     with pytest.raises(DataError, match="cannot be read as a table"):

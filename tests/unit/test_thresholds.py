@@ -7,7 +7,14 @@ import yaml
 
 from otus.errors import DataError
 from otus.evaluation.calibration import Calibration
-from otus.evaluation.thresholds import ChosenPoint, Reached, ThresholdCurve, read_thresholds, write_thresholds
+from otus.evaluation.thresholds import (
+    ChosenPoint,
+    Reached,
+    ThresholdCurve,
+    points_in_words,
+    read_thresholds,
+    write_thresholds,
+)
 from otus.selections import DecodingPoint
 
 PLATT = Calibration("platt", 71, 38, "isotonic needs 200 selections, validation has 71", 1 / 3, -1.5505401912754412)
@@ -94,3 +101,13 @@ def test_field_that_this_version_does_not_know_is_refused(tmp_path):
     (tmp_path / "thresholds.yaml").write_text(text.replace("n_calls: 39", "n_calls: 39\n      extra: 1"))
     with pytest.raises(DataError, match=OTHER):
         read_thresholds(tmp_path / "thresholds.yaml")
+
+
+def test_every_point_and_every_note_is_a_line_of_the_log():
+    first, second, third, fourth, fifth = points_in_words({1: {"hum": POINT}, 2: {"no": EMPTY}})
+    assert first == (
+        "fold 1 hum: threshold 0.3 by the best F1; on validation F1 0.606, recall 0.769, 24 false alarms per hour"
+    )
+    assert second == "fold 1 hum: isotonic needs 200 selections, validation has 71"
+    assert third.startswith("fold 2 no: threshold 0.3 by the best recall")
+    assert [fourth, fifth] == ["fold 2 no: no annotated call on validation", "fold 2 no: only 0 hits"]

@@ -12,6 +12,7 @@ from otus.config.base import Fraction, Name, Positive, Settings, listed
 Merge = Literal["hysteresis", "threshold", "union"]
 Smoothing = Literal["mean", "median", "ema"]
 Length = Annotated[float, Field(ge=0.0)]
+Overlap = Annotated[float, Field(gt=0.0, le=1.0)]
 
 _HYSTERESIS: list[Merge] = ["hysteresis"]
 _MEAN: list[Smoothing] = ["mean"]
@@ -198,23 +199,27 @@ class ChoiceSettings(Settings):
 class StrataSettings(Settings):
     """The bins in which calls are counted apart."""
 
-    duration_edges_s: list[Positive] | None = Field(
+    duration_edges_s: (
+        Annotated[list[Positive], BeforeValidator(listed, json_schema_input_type=Positive | list[Positive])] | None
+    ) = Field(
         None, description="Borders between short and long calls; null = thirds of the annotated calls of a label."
     )
-    snr_edges_db: list[float] = Field(
+    snr_edges_db: Annotated[list[float], BeforeValidator(listed, json_schema_input_type=float | list[float])] = Field(
         default_factory=lambda: [0.0, 10.0, 20.0], description="Borders between faint and loud calls."
     )
 
 
 class EvaluationSettings(Settings):
-    """Matching, the choice of the operating point, intervals."""
+    """Matching, the choice of the operating point, intervals. A single value stands for a list of one."""
 
-    iou: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
+    iou: Annotated[list[Overlap], BeforeValidator(listed, json_schema_input_type=Overlap | list[Overlap])] = Field(
         default_factory=lambda: [0.4], min_length=1, description="IoU thresholds; the first decides."
     )
-    thresholds: list[Fraction] = Field(
-        default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
-        description="Fixed thresholds reported beside the chosen one.",
+    thresholds: Annotated[list[Fraction], BeforeValidator(listed, json_schema_input_type=Fraction | list[Fraction])] = (
+        Field(
+            default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+            description="Fixed thresholds reported beside the chosen one.",
+        )
     )
     decoding: DecodingSettings = Field(default_factory=DecodingSettings, description="Scores to selections.")
     decoding_of: dict[Name, DecodingSettings] = Field(
@@ -231,7 +236,9 @@ class EvaluationSettings(Settings):
         description="How the peak score of a selection becomes the probability that it is a hit, fitted on "
         "validation; isotonic needs some hundred selections.",
     )
-    false_alarm_budgets_per_hour: list[Positive] = Field(
+    false_alarm_budgets_per_hour: Annotated[
+        list[Positive], BeforeValidator(listed, json_schema_input_type=Positive | list[Positive])
+    ] = Field(
         default_factory=lambda: [1.0, 10.0, 100.0], description="False alarms per hour at which recall is reported."
     )
     collar_s: Positive = Field(0.2, description="Collar matching: how far onsets (and offsets) may be apart.")

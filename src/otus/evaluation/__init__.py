@@ -3,7 +3,7 @@
 from otus.evaluation.folds import FoldScores, read_fold
 from otus.evaluation.model import Evaluation, evaluate_model
 from otus.evaluation.tally import Judged, count_per_recording, judge, matched_pairs, settle
-from otus.evaluation.thresholds import ChosenPoint, read_thresholds, write_thresholds
+from otus.evaluation.thresholds import ChosenPoint, points_in_words, read_thresholds, write_thresholds
 
 __all__ = [
     "ChosenPoint",
@@ -14,6 +14,7 @@ __all__ = [
     "evaluate_model",
     "judge",
     "matched_pairs",
+    "points_in_words",
     "read_fold",
     "read_thresholds",
     "settle",

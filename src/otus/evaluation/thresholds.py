@@ -1,6 +1,6 @@
 """thresholds.yaml: the operating point of every fold and label of a model, with the validation curve behind it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,18 @@ def read_thresholds(path: str | Path) -> dict[int, dict[str, ChosenPoint]]:
     raise DataError(
         f"{path}: thresholds of version {version}, this Otus reads {VERSION}; delete it and run evaluate again."
     )
+
+
+def points_in_words(chosen: Chosen) -> Iterator[str]:
+    """Yield a line for a log on every chosen point, and one for each of its notes."""
+    for fold, labels in chosen.items():
+        for label, point in labels.items():
+            got = point.reached
+            yield (
+                f"fold {fold} {label}: threshold {point.threshold:.3g} by {got.criterion}; on validation F1 "
+                f"{got.f1:.3f}, recall {got.recall:.3f}, {got.false_alarms_per_hour:.3g} false alarms per hour"
+            )
+            yield from (f"fold {fold} {label}: {note}" for note in (got.note, point.calibration.reason) if note)
 
 
 def _readable(point: ChosenPoint) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from otus.audio import AudioInfo
-from otus.forest.features import check_selections, feature_names, sound_features
-from otus.forest.spectra import SMALLEST_POWER, Indices, Spectra, spectra_of
+from otus.forest.features import described, feature_names, sound_features
+from otus.forest.spectra import SMALLEST_POWER, Indices, Place, Spectra
 
 Reals = NDArray[np.float64]
 
@@ -38,16 +38,22 @@ def surrounded_features(
 
     One row per selection, from the same frames and one read of the file. Raises DataError as that does.
     """
-    starts, ends, scores = (np.asarray(values, dtype=np.float64).reshape(-1) for values in (start_s, end_s, score))
-    check_selections(path, info, starts, ends, scores)
-    features = np.empty((len(starts), len(feature_names(n_mfcc)) + len(CONTRAST_NAMES)))
-    features[:, 0] = scores
-    band = {"window_s": window_s, "low_hz": low_hz, "high_hz": high_hz}
-    for spectra, places in spectra_of(path, info, starts, ends, **band, with_surroundings=True):
-        for place in places:
-            heard = sound_features(spectra, place.inside, n_mfcc)
-            features[place.row, 1:] = np.concatenate([heard, contrast_features(spectra, place.inside, place.around)])
-    return features
+
+    def describe(spectra: Spectra, place: Place) -> Reals:
+        heard = sound_features(spectra, place.inside, n_mfcc)
+        return np.concatenate([heard, contrast_features(spectra, place.inside, place.around)])
+
+    return described(
+        path,
+        info,
+        (start_s, end_s, score),
+        describe,
+        len(feature_names(n_mfcc)) - 1 + len(CONTRAST_NAMES),
+        window_s=window_s,
+        low_hz=low_hz,
+        high_hz=high_hz,
+        with_surroundings=True,
+    )
 
 
 def contrast_features(spectra: Spectra, inside: slice, around: Indices) -> Reals:

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from otus.atomic import replacing
-from otus.errors import DataError
-from otus.tables import SCHEMA_VERSION, table_metadata
+from otus.tables import SCHEMA_VERSION, read_arrow
 
 _NAME = "features"
 
@@ -31,17 +30,5 @@ def read_features(path: str | Path) -> pd.DataFrame:
 
     Raises DataError if the file is damaged, is another table or was written by another schema version.
     """
-    try:
-        arrow = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); run forest again to make it anew."
-        ) from error
-    found = table_metadata(arrow.schema)
-    if found.get("schema") != _NAME or found.get("schema_version") != SCHEMA_VERSION:
-        raise DataError(
-            f"{path}: expected the features of version {SCHEMA_VERSION}, found '{found.get('schema')}' version "
-            f"{found.get('schema_version')}; delete it and run forest again."
-        )
-    frame: pd.DataFrame = arrow.to_pandas()
+    frame: pd.DataFrame = read_arrow(path, _NAME).to_pandas()
     return frame

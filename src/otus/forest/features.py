@@ -3,6 +3,7 @@
 The names and their order are those of the alpaca post-filter, so that its tables and forests can be compared.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.ndimage import correlate1d
 
 from otus.audio import AudioInfo
 from otus.errors import DataError
-from otus.forest.spectra import Spectra, entropies, spectra_of
+from otus.forest.spectra import Place, Spectra, entropies, spectra_of
 
 Reals = NDArray[np.float64]
 
@@ -69,14 +70,43 @@ def selection_features(
 
     Raises DataError if the file cannot be decoded, a selection is not inside it, or a score is not finite.
     """
-    starts, ends, scores = (np.asarray(values, dtype=np.float64).reshape(-1) for values in (start_s, end_s, score))
+    return described(
+        path,
+        info,
+        (start_s, end_s, score),
+        lambda spectra, place: sound_features(spectra, place.inside, n_mfcc),
+        len(feature_names(n_mfcc)) - 1,
+        window_s=window_s,
+        low_hz=low_hz,
+        high_hz=high_hz,
+        with_surroundings=False,
+    )
+
+
+def described(
+    path: str | Path,
+    info: AudioInfo,
+    selections: tuple[ArrayLike, ArrayLike, ArrayLike],
+    describe: Callable[[Spectra, Place], Reals],
+    n_described: int,
+    *,
+    window_s: float,
+    low_hz: float,
+    high_hz: float,
+    with_surroundings: bool,
+) -> Reals:
+    """Return the score of each selection (start_s, end_s, score) and behind it the n_described values of `describe`.
+
+    Raises DataError as `selection_features` does.
+    """
+    starts, ends, scores = (np.asarray(values, dtype=np.float64).reshape(-1) for values in selections)
     check_selections(path, info, starts, ends, scores)
-    features = np.empty((len(starts), len(feature_names(n_mfcc))))
+    features = np.empty((len(starts), 1 + n_described))
     features[:, 0] = scores
     band = {"window_s": window_s, "low_hz": low_hz, "high_hz": high_hz}
-    for spectra, places in spectra_of(path, info, starts, ends, **band, with_surroundings=False):
+    for spectra, places in spectra_of(path, info, starts, ends, **band, with_surroundings=with_surroundings):
         for place in places:
-            features[place.row, 1:] = sound_features(spectra, place.inside, n_mfcc)
+            features[place.row, 1:] = describe(spectra, place)
     return features
 
 
