@@ -293,6 +293,22 @@ def test_leaky_folds_fit_across_groups_where_that_is_possible(silent, fits, tmp_
         assert hits <= len(fitting.calls) < len(calls)
 
 
+class ByPart(Corpus):
+    """Every fold tests all of one site."""
+
+    def searched(self):
+        counts = super().searched()
+        return counts.assign(part="site " + counts["fold"].astype(str))
+
+
+def test_networks_that_know_the_tested_part_have_no_say_in_its_filter(silent, fits, tmp_path):
+    ByPart(labels=["hum"]).filtered(tmp_path)
+    assert len(fits) == 3
+    for fold, (fitting, judged) in enumerate(fits, start=1):
+        assert set(fitting.candidates["split"]) == {"val"} and set(fitting.candidates["fold"]) == {fold}
+        assert set(judged.candidates["split"]) == {"test"} and set(judged.candidates["fold"]) == {fold}
+
+
 def test_candidates_in_unknown_time_are_no_false_alarms_of_the_filter(silent, tmp_path):
     corpus = Corpus(labels=["hum"])
     plain = corpus.filtered(tmp_path)

@@ -2,8 +2,9 @@
 
 With cross-validation, the forest of a fold is fitted on the selections of all other folds, each made by a network
 that never saw the recording (out-of-fold), and judges the test recordings of its fold. With a single split it is
-fitted on the validation selections. Either way no group is judged by a forest that saw it, except in leaky dataset
-variants: if every fold tests every group there, the forest of a fold is fitted on the fold's own validation time.
+fitted on the validation selections. So it is where a fold tests a site, a recorder or a part of the day: the networks
+of the other folds know it. Either way no group is judged by a forest that saw it, except in leaky dataset variants: if
+every fold tests every group there, the forest of a fold is fitted on the fold's own validation time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -138,9 +139,12 @@ def _steps(peak: Reals, permissive: float, chosen: float) -> Reals:
 def _fits_across(searched: pd.DataFrame) -> bool:
     """Whether every forest can be fitted on test selections of the other folds.
 
-    Always with several folds, unless the dataset variant is leaky and a fold tests nearly all groups of the others.
+    Always with several folds, unless they test parts of which nothing must have been heard before, or the dataset
+    variant is leaky and a fold tests nearly all groups of the others.
     """
     several_folds = bool(searched["fold"].nunique() > 1)
+    if "part" in searched and searched["part"].notna().any():
+        return False
     if not several_folds or not searched["leaky"].any():
         return several_folds
     tested = searched[searched["split"] == "test"]
