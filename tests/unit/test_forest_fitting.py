@@ -182,6 +182,7 @@ def test_a_single_value_is_a_list_of_one():
     ("given", "words"),
     [
         ({"kind": "logistic", "trees": 100}, "trees is set, but kind: logistic"),
+        ({"time_of_day": True, "features": "alpaca"}, "time_of_day is no feature of alpaca"),
         ({"kind": "logistic", "min_samples_leaf": [1, 2]}, "min_samples_leaf is set, but kind: logistic"),
         ({"kind": "boosting", "penalty": 1}, "penalty is set, but kind: boosting"),
         ({"penalty": 1}, "penalty is set, but kind: forest"),

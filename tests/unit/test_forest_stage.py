@@ -17,6 +17,7 @@ from otus.evaluation.calibration import Calibration
 from otus.evaluation.tally import Judged, count_per_recording, judge
 from otus.evaluation.thresholds import ChosenPoint, ThresholdCurve
 from otus.forest import feature_names, selection_features, stage
+from otus.forest.daytime import DAYTIME_NAMES
 from otus.forest.feature_table import read_features, write_features
 from otus.selections import DecodingPoint, logit
 from otus.tables import table, write_table
@@ -307,6 +308,15 @@ def test_networks_that_know_the_tested_part_have_no_say_in_its_filter(silent, fi
     for fold, (fitting, judged) in enumerate(fits, start=1):
         assert set(fitting.candidates["split"]) == {"val"} and set(fitting.candidates["fold"]) == {fold}
         assert set(judged.candidates["split"]) == {"test"} and set(judged.candidates["fold"]) == {fold}
+
+
+def test_the_time_of_day_is_a_feature_where_it_is_asked_for(silent, tmp_path):
+    corpus = Corpus(labels=["hum"])
+    corpus.recordings["start_time"] = "2024-05-12T06:00:00"
+    asked = corpus.filtered(tmp_path, settings=FOREST.model_copy(update={"time_of_day": True}))
+    assert asked.feature_names[-2:] == list(DAYTIME_NAMES)
+    assert asked.features["time_of_day_sin"].min() > 0.999, "six in the morning is a quarter of the turn"
+    assert not set(DAYTIME_NAMES) & set(corpus.filtered(tmp_path).feature_names)
 
 
 def test_candidates_in_unknown_time_are_no_false_alarms_of_the_filter(silent, tmp_path):

@@ -51,6 +51,11 @@ class ForestSettings(Settings):
         description="all: those of alpaca, and what the scores, the surroundings and the neighbours of a selection "
         "tell; alpaca: the features of the older pipeline by that name.",
     )
+    time_of_day: bool = Field(
+        False,
+        description="Also the time of day, by the start times of the recordings; with features: all. For recordings "
+        "of hours: among short ones it tells recordings apart rather than calls.",
+    )
     trees: Annotated[list[Tree], BeforeValidator(listed, json_schema_input_type=Tree | list[Tree])] = Field(
         default_factory=lambda: [300],
         min_length=1,
@@ -113,4 +118,6 @@ class ForestSettings(Settings):
         for name in _UNHEEDED[self.kind]:
             if getattr(self, name) != usual[name]:
                 raise ValueError(f"{name} is set, but kind: {self.kind} does nothing with it; drop it")
+        if self.time_of_day and self.features == "alpaca":
+            raise ValueError("time_of_day is no feature of alpaca; drop it, or set features: all")
         return self

@@ -19,6 +19,7 @@ from otus.evaluation.calibration import fit_calibration
 from otus.evaluation.thresholds import Chosen
 from otus.forest.candidates import candidate_features
 from otus.forest.choosing import Filter, Fitting, choose_filter, told
+from otus.forest.daytime import daytime_features
 from otus.forest.explain import Explanation, Unseen, explain
 from otus.forest.feature_table import FIRST_COLUMNS
 from otus.forest.fitting import FoldForest, fit_fold
@@ -89,6 +90,8 @@ def filter_model(
     features = candidate_features(
         root, candidates, shapes, recordings, features=settings.features, n_mfcc=settings.mfcc, **band
     )
+    if settings.time_of_day:
+        features = features.join(daytime_features(candidates, recordings))
     names = {"model": str(counts["model"].iloc[0]), "layer": f"{counts['layer'].iloc[0]}{FILTERED}"}
     forests, parts, unseen = _each_fold(
         ground, features, operating_points, names, targets, settings, evaluation, seed, progress
