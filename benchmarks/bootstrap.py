@@ -24,9 +24,10 @@ from otus.config import EvaluationSettings
 from otus.measures.at_rates import recall_at_rates
 from otus.measures.coverage import layer_psds
 from otus.measures.differences import layer_differences
-from otus.measures.evidence import POOLED, TestedLayer
+from otus.measures.evidence import TestedLayer
 from otus.measures.facts import groups_of
 from otus.measures.per_class import per_class_rows
+from otus.tables import POOLED
 
 MINUTE_S = 60.0
 

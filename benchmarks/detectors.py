@@ -39,12 +39,12 @@ from snakemake.utils import update_config
 from otus.config import Config, DecodingSettings, parse_config, use_config_file
 from otus.errors import OtusError, StageError
 from otus.evaluation import FoldScores, evaluate_model
-from otus.measures.evidence import POOLED, tested_layers
+from otus.measures.evidence import tested_layers
 from otus.measures.points import metrics_rows
 from otus.merge import per_recording_rows
 from otus.models.card import load_card
 from otus.seeds import derive_seed
-from otus.tables import read_table, table
+from otus.tables import POOLED, read_table, table
 from otus.training import TrainingTables
 
 REPOSITORY = Path(__file__).parents[1]

@@ -66,8 +66,11 @@ def group_draws(groups: NDArray[np.str_], *, n: int, seed: int) -> GroupDraws:
     names = np.unique(groups.astype(str))
     if len(names) < 2 or n == 0:
         return GroupDraws(names, np.zeros((0, len(names))))
-    weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
-    return GroupDraws(names, weights.astype(np.float64))
+    rng, chances = np.random.default_rng(seed), np.full(len(names), 1 / len(names))
+    weights = np.empty((n, len(names)))
+    for resample in weights:  # one by one, as all at once take twice the memory
+        resample[:] = rng.multinomial(len(names), chances)
+    return GroupDraws(names, weights)
 
 
 def effective_groups(amount: Reals) -> float:

@@ -8,6 +8,7 @@ pipelines for alpacas did (`match_greedily`).
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
@@ -26,8 +27,17 @@ class Intervals:
     start_s: Reals
     end_s: Reals
 
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> "Intervals":
+        """Return those of a table with start_s and end_s."""
+        return cls(rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float))
+
     def __len__(self) -> int:
         return len(self.start_s)
+
+    def at(self, rows: Indices) -> "Intervals":
+        """Return those of these numbers."""
+        return Intervals(self.start_s[rows], self.end_s[rows])
 
 
 @dataclass(frozen=True)

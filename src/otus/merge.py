@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from otus.measures.differences import count_differences
-from otus.measures.evidence import POOLED
 from otus.measures.model import ModelMeasures, rows_of_all, table_names
-from otus.tables import table
+from otus.tables import MICRO, POOLED, table
 
 _KEYS = ["model", "layer", "fold", "split", "label", "iou"]
 _SUMS = ["n_gt", "n_pred", "tp", "fp", "fn"]
@@ -61,7 +60,7 @@ def per_recording_rows(by_fold: pd.DataFrame, labels: Sequence[str]) -> pd.DataF
     single = by_fold.assign(fold=by_fold["fold"].astype(str))
     rows = pd.concat([single, _added_up(single[single["split"] == "test"].assign(fold=POOLED))], ignore_index=True)
     if len(labels) > 1:
-        rows = pd.concat([rows, _added_up(rows.assign(label="micro"), time="first")], ignore_index=True)
+        rows = pd.concat([rows, _added_up(rows.assign(label=MICRO), time="first")], ignore_index=True)
     hits, found, calls = (rows[name].to_numpy(dtype=float) for name in ("tp", "n_pred", "n_gt"))
     with np.errstate(invalid="ignore", divide="ignore"):
         rows = rows.assign(precision=hits / found, recall=hits / calls, f1=2 * hits / (found + calls))
@@ -79,6 +78,8 @@ def _added_up(rows: pd.DataFrame, time: str = "sum") -> pd.DataFrame:
         duration_s=("duration_s", time),
         threshold=("threshold", "min"),
         highest=("threshold", "max"),
+        known=("threshold", "count"),
+        rows=("threshold", "size"),
     )
-    same = sums["threshold"] == sums["highest"]
-    return sums.assign(threshold=sums["threshold"].where(same)).drop(columns="highest")
+    same = (sums["threshold"] == sums["highest"]) & (sums["known"] == sums["rows"])
+    return sums.assign(threshold=sums["threshold"].where(same)).drop(columns=["highest", "known", "rows"])

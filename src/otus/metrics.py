@@ -45,11 +45,6 @@ def ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
 
 
-def precision_recall_f1(tp: int, n_pred: int, n_gt: int) -> tuple[float, float, float]:
-    """Return precision, recall and F1 of counts; NaN where a denominator is zero."""
-    return ratio(tp, n_pred), ratio(tp, n_gt), ratio(2 * tp, n_pred + n_gt)
-
-
 def curve(score: Reals, hit: NDArray[np.bool_]) -> Curve:
     """Return the counts at every distinct score, given for each selection its score and whether it is a hit."""
     order = np.argsort(-score, kind="stable")

@@ -20,6 +20,12 @@ from otus.errors import DataError
 
 SCHEMA_VERSION = 4
 
+#: The rows over all labels, which exist only where there are several: counts of all added up, and the mean over labels.
+MICRO, MACRO = "micro", "macro"
+
+#: The fold of the rows that pool the test recordings of all folds.
+POOLED = "pooled"
+
 #: How the name of a layer behind a forest ends: cnn+rf, external+rf.
 FILTERED = "+rf"
 

@@ -4,10 +4,17 @@ Python's own generator is used because its numbers do not depend on the version 
 """
 
 import itertools
+import math
 import random
 
 LABELS = ("a", "b", "c")
 SCORES = tuple(round(0.1 * k, 1) for k in range(1, 10))
+
+
+def precision_recall_f1(tp, n_pred, n_gt):
+    """Precision, recall and F1 of counts; NaN where a denominator is zero."""
+    pairs = ((tp, n_pred), (tp, n_gt), (2 * tp, n_pred + n_gt))
+    return tuple(part / whole if whole else math.nan for part, whole in pairs)
 
 
 def matching_case(seed):

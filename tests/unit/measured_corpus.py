@@ -5,8 +5,9 @@ import pandas as pd
 
 from otus.config import EvaluationSettings
 from otus.evaluation.tally import Judged, matched_pairs, settle
-from otus.measures.evidence import POOLED, TestedLayer
+from otus.measures.evidence import TestedLayer
 from otus.sides import NOWHERE, union
+from otus.tables import POOLED
 
 SETTINGS = EvaluationSettings(bootstrap=200, false_alarm_budgets_per_hour=[10.0, 60.0, 1000.0])
 

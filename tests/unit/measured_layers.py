@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from otus.measures.evidence import POOLED, TestedLayer
+from otus.measures.evidence import TestedLayer
+from otus.tables import POOLED
 
 _CALLS = ["annotation_id", "recording_id", "start_s", "end_s", "label", "quality", "snr_db"]
 _SELECTIONS = ["selection_id", "recording_id", "start_s", "end_s", "label", "fold", "rank", "probability", "selected"]

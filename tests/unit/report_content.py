@@ -210,15 +210,18 @@ def noise_report(**values):
     return dict.fromkeys(names, 0) | {"selections": {}, "examples": [], **values}
 
 
-def make_content(root: Path) -> ReportContent:
-    """A run of one model with a forest, whose corpus lies in `root`; the tables of measures are empty."""
+def write_recordings(root: Path) -> None:
+    """Write calls every two seconds into three of the four recordings; the fourth one is gone."""
     rng = np.random.default_rng(1)
     t = np.arange(6 * RATE) / RATE
     calls = ((t % 2 > 0.5) & (t % 2 < 0.9)) * np.sin(2 * np.pi * 900 * t)
     for name in ("site/a.wav", "site/b.wav", NASTY):
         (root / name).parent.mkdir(exist_ok=True)
         soundfile.write(root / name, 0.1 * calls + 0.005 * rng.standard_normal(len(t)), RATE, subtype="PCM_16")
-    recordings = [
+
+
+def recording_rows():
+    rows = [
         {
             "recording_id": key,
             "path": path,
@@ -231,7 +234,11 @@ def make_content(root: Path) -> ReportContent:
         }
         for key, path in PATHS.items()
     ]
-    per_recording = [
+    return table("recordings", rows)
+
+
+def per_recording_rows():
+    rows = [
         {
             "model": "dense",
             "layer": "cnn+rf",
@@ -253,21 +260,26 @@ def make_content(root: Path) -> ReportContent:
         for fold in ("1", "pooled")
         for i, key in enumerate(PATHS)
     ]
-    quarantine = [
+    return table("metrics_per_recording", rows)
+
+
+def quarantine_rows():
+    rows = [
         {"kind": "annotation", "path": "t.txt", "row": i, "reason": "zero length", "remedy": "Give it a length."}
         for i in range(60)
     ]
-    items = [{"chunk_id": f"c{i}", "recording_id": "a", "shard": 0, "status": "ok"} for i in range(3)]
-    items.append(
-        {
-            "chunk_id": "c9",
-            "recording_id": "b",
-            "shard": 0,
-            "status": "failed",
-            "error_class": "DataError",
-            "error": "<script>x</script>",
-        }
-    )
+    return table("quarantine", rows)
+
+
+def item_rows():
+    rows = [{"chunk_id": f"c{i}", "recording_id": "a", "shard": 0, "status": "ok"} for i in range(3)]
+    failed = {"error_class": "DataError", "error": "<script>x</script>"}
+    return table("items", [*rows, {"chunk_id": "c9", "recording_id": "b", "shard": 0, "status": "failed"} | failed])
+
+
+def make_content(root: Path) -> ReportContent:
+    """A run of one model with a forest, whose corpus lies in `root`; the tables of measures are empty."""
+    write_recordings(root)
     # neither tuning, nor another layer, nor an easier rule may be shown as an example
     not_shown = [
         match_rows().assign(split="val"),
@@ -281,15 +293,15 @@ def make_content(root: Path) -> ReportContent:
         seed=7,
         config_digest="abc123def456",
         targets=("boobook",),
-        recordings=table("recordings", recordings),
+        recordings=recording_rows(),
         annotations=annotation_rows(),
-        quarantine=table("quarantine", quarantine),
+        quarantine=quarantine_rows(),
         metrics=metrics_rows(),
-        metrics_per_recording=table("metrics_per_recording", per_recording),
+        metrics_per_recording=per_recording_rows(),
         curves=curve_rows(),
         matches=pd.concat([match_rows(), *not_shown]),
         **{name: table(name, []) for name in MEASURES},
-        items=table("items", items),
+        items=item_rows(),
         leakage=leakage_rows("grouped"),
         noise={"grouped": noise_report(wanted=90, mined=90)},
         settings=ReportSettings(examples=4),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from event_cases import LABELS, corpus
+from event_cases import LABELS, corpus, precision_recall_f1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
@@ -23,7 +23,6 @@ from otus.activity import (
     unit_counts,
 )
 from otus.matching import Intervals
-from otus.metrics import precision_recall_f1
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "sed_eval.json").read_text())
 NONE = Intervals(np.zeros(0), np.zeros(0))

@@ -1,6 +1,7 @@
 """Intervals by resampling groups."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -241,3 +242,15 @@ def test_groups_that_are_not_drawn_from_are_refused():
 @pytest.mark.parametrize(("n_groups", "n"), [(0, 10), (1, 10), (5, 0)])
 def test_no_draws_of_a_single_group_or_none(n_groups, n):
     assert group_draws(names(n_groups), n=n, seed=1).weights.shape == (0, n_groups)
+
+
+def test_resamples_of_many_groups_take_the_memory_of_their_weights_alone():
+    names = np.array([f"g{i:05d}" for i in range(20_000)])
+    tracemalloc.start()
+    try:
+        weights = group_draws(names, n=100, seed=1).weights
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (weights.sum(axis=1) == len(names)).all()
+    assert peak < 1.4 * weights.nbytes

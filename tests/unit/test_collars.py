@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from event_cases import LABELS, corpus
+from event_cases import LABELS, corpus, precision_recall_f1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otus.collars import onset_offset_pairs, onset_pairs
 from otus.matching import Intervals, hits_among, most_pairs
-from otus.metrics import precision_recall_f1
 from otus.sides import Spans, mostly_unknown
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "sed_eval.json").read_text())

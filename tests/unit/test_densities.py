@@ -7,6 +7,7 @@ from measured_layers import layer, simulated
 
 from otus.columns import SCHEMAS
 from otus.config import EvaluationSettings
+from otus.measures import densities
 from otus.measures.densities import density_rows
 
 SETTINGS = EvaluationSettings(bootstrap=400)
@@ -79,6 +80,33 @@ def test_the_truth_of_a_group_does_not_change_its_own_numbers():
     pd.testing.assert_frame_equal(changed.loc[mine, columns], rows.loc[mine, columns])
     assert changed.loc[mine, "n_gt"].eq(0).all()
     assert (changed.loc[~mine, "calls"] != rows.loc[~mine, "calls"]).all()
+
+
+def test_many_groups_are_left_out_in_lots_of_which_none_tells_of_itself(monkeypatch):
+    made = simulated(np.random.default_rng(5), 9)
+    one_by_one = density_rows([made], SETTINGS, 1)
+    monkeypatch.setattr(densities, "_MOST_LOTS", 4)
+    in_lots = density_rows([made], SETTINGS, 1)
+    lot = made.recordings.loc[made.recordings["group"].isin(["g003", "g007"]), "recording_id"]
+    there = made.selections["recording_id"].isin(lot)
+    lie = replace(
+        made,
+        calls=made.calls[~made.calls["recording_id"].isin(lot)],
+        selections=made.selections.assign(hit=made.selections["hit"] & ~there),
+    )
+    mine, columns = in_lots["recording_id"].isin(lot), ["calls", "calls_low", "calls_high"]
+    told = density_rows([lie], SETTINGS, 1)
+    pd.testing.assert_frame_equal(told.loc[mine, columns], in_lots.loc[mine, columns])
+    assert (in_lots["calls"] != one_by_one["calls"]).all()
+
+
+def test_the_work_does_not_grow_with_the_square_of_the_groups(monkeypatch):
+    spread, looks = densities._spread, []
+    monkeypatch.setattr(densities, "_spread", lambda *args: looks.append(1) or spread(*args))
+    made = simulated(np.random.default_rng(6), 500, per_group=1, calls=1.0, false_alarms=1.0)
+    rows = density_rows([made], EvaluationSettings(bootstrap=20), 1)
+    assert len(looks) == 200, "every look goes over all recordings"
+    assert abs(rows["calls"].sum() / rows["n_gt"].sum() - 1.0) < 0.1
 
 
 def test_numbers_by_hand():

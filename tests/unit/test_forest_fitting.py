@@ -95,7 +95,12 @@ def test_inner_probability_never_saw_its_group():
         ([True, False] * 10, ["a"] * 20, "10 hits and 10 false alarms in 1 group."),
         ([True] * 4 + [False] * 16, list("ab") * 10, "4 hits and 16 false alarms in 2 groups"),
         ([True] * 16 + [False] * 4, list("ab") * 10, "16 hits and 4 false alarms in 2 groups"),
-        ([True] * 10 + [False] * 10, ["a"] * 10 + ["b"] * 10, "leave groups out"),
+        ([True] * 10 + [False] * 10, ["a"] * 10 + ["b"] * 10, "leaves only hits or only false alarms to fit on"),
+        (
+            [True] * 19 + [False],
+            list("ab") * 10,
+            "5 false alarms are needed: there are 19 hits and 1 false alarm in 2 groups",
+        ),
         ([], [], "0 hits and 0 false alarms in 0 groups"),
     ],
 )

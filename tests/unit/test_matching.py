@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from event_cases import matching_case
+from event_cases import matching_case, precision_recall_f1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
@@ -28,7 +28,6 @@ from otus.matching import (
     most_pairs,
     pairs_of_ranges,
 )
-from otus.metrics import precision_recall_f1
 
 
 def intervals(*pairs):

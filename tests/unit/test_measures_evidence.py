@@ -11,7 +11,8 @@ from tests.unit.stage_tables import FOLDS, layer_tables, make_corpus
 from otus.errors import StageError
 from otus.measures import evidence
 from otus.measures.curves import curve_rows
-from otus.measures.evidence import POOLED, ranks, ranks_of_all
+from otus.measures.evidence import ranks, ranks_of_all
+from otus.tables import POOLED
 
 
 @pytest.fixture(scope="module")

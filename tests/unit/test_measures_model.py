@@ -9,9 +9,8 @@ from tests.unit.stage_tables import FOLDS, LABELS, layer_tables, make_corpus
 
 from otus.config import EvaluationSettings
 from otus.measures.curves import curve_rows
-from otus.measures.evidence import POOLED
 from otus.measures.model import LayerTables, ModelMeasures, forest_notes, measure_model, table_names
-from otus.tables import table, write_table
+from otus.tables import POOLED, table, write_table
 
 SETTINGS = EvaluationSettings(bootstrap=20)
 NO_NOTES = forest_notes([])

@@ -125,6 +125,10 @@ def test_thresholds_that_differ_between_folds_or_labels_are_null():
     differ = counts.assign(threshold=counts["threshold"].where(counts["label"] == "hum", 0.9))
     chosen = rows_of(differ).set_index(["fold", "label"])["threshold"].sort_index()
     assert chosen.loc["1", "micro"].isna().all()
+    unlike = (counts["label"] == "trill") & (counts["fold"] == 2)
+    chosen = rows_of(counts.assign(threshold=counts["threshold"].where(~unlike, 0.9)))
+    chosen = chosen.set_index(["fold", "label"])["threshold"].sort_index()
+    assert chosen.loc["1", "micro"].notna().all() and chosen.loc["pooled", "micro"].isna().all(), "not that of fold 1"
 
 
 def test_the_best_row_is_the_best_of_the_others_on_the_test_recordings():

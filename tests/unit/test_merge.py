@@ -5,14 +5,13 @@ from dataclasses import fields, replace
 import numpy as np
 import pandas as pd
 import pytest
+from event_cases import precision_recall_f1
 from tests.unit.stage_tables import FOLDS, LABELS, layer_tables, make_corpus
 
 from otus.columns import SCHEMAS
-from otus.measures.evidence import POOLED
 from otus.measures.model import ModelMeasures
 from otus.merge import merge_metrics, per_recording_rows
-from otus.metrics import precision_recall_f1
-from otus.tables import table, write_table
+from otus.tables import POOLED, table, write_table
 
 SUMS = ["n_gt", "n_pred", "tp", "fp", "fn"]
 ROW = ["model", "layer", "label"]
@@ -126,6 +125,9 @@ def test_a_recording_that_several_folds_test_in_parts_is_pooled_once(layers):
     pooled = rows[rows["fold"].eq(POOLED) & rows["label"].eq("hum")]
     assert pooled["recording_id"].tolist() == ["r0", "r1", "r2", "r3"] and pooled["leaky"].all()
     assert (pooled["duration_s"] == 90.0).all() and pooled["threshold"].isna().all(), "each fold has its own"
+    others = parts.assign(threshold=parts["threshold"].where(parts["label"] == "hum", 0.3))
+    micro = per_recording_rows(others, LABELS).query("fold == @POOLED and label == 'micro'")
+    assert micro["threshold"].isna().all(), "one label has the same in all folds, the other has not"
     expected = parts[parts["label"] == "hum"].groupby("recording_id")[SUMS].sum()
     np.testing.assert_array_equal(pooled[SUMS], expected)
     micro = rows[rows["fold"].eq(POOLED) & rows["label"].eq("micro")]

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from otus.config import DatasetSettings
 from otus.errors import DataError
 from otus.evaluation.calibration import Calibration
-from otus.evaluation.thresholds import ChosenPoint, ThresholdCurve, write_thresholds
+from otus.evaluation.thresholds import ChosenPoint, Reached, ThresholdCurve, write_thresholds
 from otus.report.model_card import model_card
 from otus.report.model_facts import FoldFacts, ModelFacts, read_folds
 from otus.selections import DecodingPoint
@@ -33,11 +33,12 @@ LABELS = ["hum", "bark|<b>"]
 POINT = ChosenPoint(
     threshold=0.4321,
     decoding=DecodingPoint(0.3, 0.3, 0.0, 0.05, 0.1),
-    val_f1=0.81,
+    val_f1=0.83,
     val_average_precision=0.8,
     n_calls=33,
     calibration=Calibration("platt", 50, 30, "", 1.0, 0.0),
     curve=ThresholdCurve(),
+    reached=Reached(criterion="the best F1", f1=0.81),
 )
 
 
@@ -200,6 +201,14 @@ def test_files_groups_and_points_are_listed(page):
     (points,) = tables_of(page, "Metrics")
     assert points[1] == ["1", "hum", "off0.3_ons0.3_gap0_smo0.05_min0.1", "platt", "0.432", "0.81", "33"]
     assert len(points) == 1 + 2 * 2
+
+
+def test_the_criterion_of_the_operating_points_is_told_label_by_label(page):
+    assert "on validation recordings by the best F1: the threshold is the middle of those" in page
+    cost = replace(POINT, reached=Reached(criterion="the least cost (5 per miss, 1 per false alarm)"))
+    mixed = model_card(facts(folds={1: fold_facts(points={"hum": POINT, LABELS[1]: cost})}))
+    assert "by the best F1 for *hum*, the least cost (5 per miss, 1 per false alarm) for *bark" in mixed
+    assert "whose F1" not in mixed
 
 
 def test_data_of_all_sides_with_calls_and_digest(page):

@@ -6,6 +6,7 @@ import pytest
 from tests.unit.report_content import make_content, metric, unadorned, written
 
 from otus.report.leaderboard import leaderboard
+from otus.report.results import fold_tables
 from otus.report.spread import spreads
 from otus.tables import table
 
@@ -63,6 +64,13 @@ def test_a_fold_without_calls_is_left_out_of_the_spread_of_f1(content, tmp_path)
     assert "No fold has annotated calls." in none and "Lowest – 1.0" in none
     one = across(written(tmp_path, unadorned(content, across_rows([0.5, None]))), "folds")
     assert "its standard deviation over 1 folds is –" not in one and "Only one fold has annotated calls" in one
+
+
+def test_a_fold_without_calls_has_no_f1_that_could_be_held_against_validation():
+    rows = across_rows([0.5, None])
+    rows.loc[rows["n_gt"] == 0, "f1"] = 0.0  # false alarms only
+    (shown,) = fold_tables(rows, leaderboard(rows))
+    assert [row[-3:] for row in shown.rows[:2]] == [["0.50 [0.38, 0.60]", "10", "−0.49"], ["–", "0", "–"]]
 
 
 def test_many_folds_are_folded_up(content, tmp_path):

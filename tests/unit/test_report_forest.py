@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.report_content import make_content, metric, section, unadorned, written
 
+from otus.config import EvaluationSettings
 from otus.report.features import dependence_svg, explanations, importance_svg
 from otus.report.gain import AT_EQUAL_RECALL, other_kinds, verdicts
 from otus.report.leaderboard import leaderboard
@@ -33,10 +34,11 @@ def alarms(low, high, values=(10.0, 25.0), **more):
     return difference(low, high, AT_EQUAL_RECALL, values, **more)
 
 
-def verdict(differences, metrics=None, forests=None):
+def verdict(differences, metrics=None, forests=None, **choice):
     metrics = table("metrics", pair() if metrics is None else metrics)
     known = table("differences", differences)
-    found = verdicts(known, metrics, leaderboard(metrics, known), forests or {})
+    evaluation = EvaluationSettings.model_validate(choice)
+    found = verdicts(known, metrics, leaderboard(metrics, known), forests or {}, evaluation)
     assert len(found) == 1
     return found[0]
 
@@ -59,6 +61,19 @@ def test_a_forest_that_does_harm_says_what_to_use():
         "The forest does harm: F1 0.60 instead of 0.71 (−0.11 [−0.20, −0.03]"
     )
     assert "; use the layer cnn. At equal recall 31.0 false alarms per hour instead of 25.0." in harm.verdict
+
+
+def test_f1_is_no_verdict_where_something_else_was_chosen_by():
+    rows = [difference(-0.2, -0.03, values=(0.6, 0.71)), alarms(3.0, 9.0, (31.0, 25.0))]
+    budget = {"by": "recall", "false_alarms_per_hour": 10}
+    for choice in ({"choice": budget}, {"choice_of": {"boobook": budget}}):
+        beside = verdict(rows, **choice)
+        assert not beside.warning
+        assert beside.verdict == (
+            "F1 0.60 instead of 0.71 (−0.11 [−0.20, −0.03], p 0.010, 12 groups). The operating points were not chosen "
+            "by F1: compare hits and false alarms in the table. At equal recall 31.0 false alarms per hour instead of "
+            "25.0."
+        )
 
 
 def test_fewer_false_alarms_at_equal_recall_are_help_too():

@@ -27,13 +27,15 @@ def difference(model, other, low, high, label="boobook", **more):
 def test_the_headline_says_by_what_its_point_was_chosen(content, tmp_path):
     page = written(tmp_path, unadorned(content, table("metrics", [metric()])))
     assert "The operating point was chosen on validation groups by the best F1." in page.text
+    assert "compare F1 all the same" not in page.text
     budget = ChoiceSettings(by="recall", false_alarms_per_hour=2)
     cost = ChoiceSettings(by="cost", miss_cost=3, false_alarm_cost=1)
     settings = EvaluationSettings(choice=budget, choice_of={"boobook": cost, "frog": ChoiceSettings()})
     page = written(tmp_path, unadorned(content, table("metrics", [metric()]), evaluation=settings))
     assert (
         "chosen on validation groups by the best recall with at most 2 false alarms per hour; for boobook by the least "
-        "cost (3 per miss, 1 per false alarm)." in page.text
+        "cost (3 per miss, 1 per false alarm). Ranks, differences and the gap between validation and test compare F1 "
+        "all the same." in page.text
     )
     assert "for frog" not in page.text, "no target"
 

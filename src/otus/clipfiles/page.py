@@ -1,16 +1,14 @@
 """The page of a dataset variant: one HTML file that says what it is, whether it leaks and what is in it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 import otus
 from otus.clipfiles.verdicts import amount, noise_sentences
 from otus.config import DatasetSettings
+from otus.layout import Table, render_page
 
 #: Rows of a table that are shown; the page stays below 2 MB however large the variant is.
 MOST_ROWS = 200
@@ -20,62 +18,49 @@ _NONE = "–"
 _CHART = (720, 190)  # size of the histogram without its axis, in pixels
 
 
-@dataclass(frozen=True)
-class PageTable:
-    """A table as text: the first `text_columns` hold names, the others numbers; `left_out` rows are not shown."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    text_columns: int
-    left_out: int = 0
-
-
 def dataset_page(statistics: Mapping[str, Any], leakage: pd.DataFrame, settings: DatasetSettings) -> str:
     """Return the page for `statistics` (the content of statistics.json), without references but to files beside it."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
     clips = statistics["clips"]
     counts = {row["class"]: row["clips"] for row in clips["class"]}
     verdicts = statistics["verdicts"]
-    return template.render(
-        dataset=_cut(statistics["dataset"]),
-        facts=[
+    view = {
+        "dataset": _cut(statistics["dataset"]),
+        "facts": [
             ("Strategy", settings.strategy),
             ("Targets", _cut(", ".join(statistics["targets"]))),
             ("Folds", str(len(verdicts))),
             ("Otus", otus.__version__),
         ],
-        clips=", ".join(f"{n} {kind}" for kind, n in counts.items()) or "none",
-        leaky=settings.leaky,
-        proved=all(verdict["proved"] for verdict in verdicts) and len(verdicts) > 0,
-        compared=not leakage["shared_contents"].isna().any(),
-        verdicts=verdicts,
-        most=MOST_ROWS,
-        leakage=_leakage_table(leakage),
-        settings=_settings_table(settings),
-        sides=_sides_table(statistics["sides"]),
-        lengths=[
+        "clips": ", ".join(f"{n} {kind}" for kind, n in counts.items()) or "none",
+        "leaky": settings.leaky,
+        "proved": all(verdict["proved"] for verdict in verdicts) and len(verdicts) > 0,
+        "compared": not leakage["shared_contents"].isna().any(),
+        "verdicts": verdicts,
+        "most": MOST_ROWS,
+        "leakage": _leakage_table(leakage),
+        "settings": _settings_table(settings),
+        "sides": _sides_table(statistics["sides"]),
+        "lengths": [
             _lengths_table("Label", clips["label"], "label"),
             _lengths_table("Origin", clips["origin"], "origin"),
             _lengths_table("Quality", clips["quality"], "quality", other="label"),
         ],
-        chart=_chart(statistics["histogram"]),
-        groups=_groups_table(statistics["groups"], clips["group"]),
-        noise=noise_sentences(statistics["noise"]),
-        examples=[_cut(str(text)) for text in statistics["noise"]["examples"][:_MOST_EXAMPLES]],
-        unread=_unread_table(statistics["unread"]),
-        n_unread=amount(sum(row["clips"] for row in statistics["unread"]), "clip"),
-        files=statistics["files"],
-    )
+        "chart": _chart(statistics["histogram"]),
+        "groups": _groups_table(statistics["groups"], clips["group"]),
+        "noise": noise_sentences(statistics["noise"]),
+        "examples": [_cut(str(text)) for text in statistics["noise"]["examples"][:_MOST_EXAMPLES]],
+        "unread": _unread_table(statistics["unread"]),
+        "n_unread": amount(sum(row["clips"] for row in statistics["unread"]), "clip"),
+        "files": statistics["files"],
+    }
+    return render_page(__package__, view)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> PageTable:
-    return PageTable(columns, rows[:MOST_ROWS], text_columns, max(0, len(rows) - MOST_ROWS))
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> Table:
+    return Table(columns, rows[:MOST_ROWS], text_columns, left_out=max(0, len(rows) - MOST_ROWS))
 
 
-def _leakage_table(leakage: pd.DataFrame) -> PageTable:
+def _leakage_table(leakage: pd.DataFrame) -> Table:
     names = ("shared_groups", "shared_recordings", "shared_contents", "shared_raw_recordings", "overlapping_clips")
     rows = []
     for row in leakage.sort_values(["fold", "side", "other_side"]).to_dict("records"):
@@ -85,14 +70,14 @@ def _leakage_table(leakage: pd.DataFrame) -> PageTable:
     return _table(columns, rows, 3)
 
 
-def _settings_table(settings: DatasetSettings) -> PageTable:
+def _settings_table(settings: DatasetSettings) -> Table:
     values = settings.model_dump(mode="json")
     fields = type(settings).model_fields
     rows = [[name, _text(values[name], missing="null"), fields[name].description or ""] for name in values]
     return _table(["Setting", "Value", "Meaning"], rows, 3)
 
 
-def _sides_table(sides: Sequence[Mapping[str, Any]]) -> PageTable:
+def _sides_table(sides: Sequence[Mapping[str, Any]]) -> Table:
     named = any(row["part"] is not None for row in sides)
     rows = []
     for row in sides:
@@ -109,7 +94,7 @@ def _clips_and_s(row: Mapping[str, Any], kind: str) -> tuple[str, str]:
     return str(row[f"{kind}_clips"]), f"{row[f'{kind}_s']:.1f}"
 
 
-def _lengths_table(title: str, found: Sequence[Mapping[str, Any]], key: str, *, other: str | None = None) -> PageTable:
+def _lengths_table(title: str, found: Sequence[Mapping[str, Any]], key: str, *, other: str | None = None) -> Table:
     """Counts and lengths by class and `key`."""
     names = ["class", *([other] if other else []), key]
     rows = [
@@ -125,7 +110,7 @@ def _lengths_table(title: str, found: Sequence[Mapping[str, Any]], key: str, *, 
     return _table([*columns, "Median (s)", "Longest (s)"], rows, len(names))
 
 
-def _groups_table(groups: Sequence[Mapping[str, Any]], counts: Sequence[Mapping[str, Any]]) -> PageTable:
+def _groups_table(groups: Sequence[Mapping[str, Any]], counts: Sequence[Mapping[str, Any]]) -> Table:
     clips: dict[str, dict[str, int]] = {}
     for row in counts:
         clips.setdefault(row["group"], {})[row["class"]] = row["clips"]
@@ -147,7 +132,7 @@ def _sides_text(row: Mapping[str, Any], *, several: bool) -> str:
     return _cut("; ".join(parts)) or "always train"
 
 
-def _unread_table(unread: Sequence[Mapping[str, Any]]) -> PageTable:
+def _unread_table(unread: Sequence[Mapping[str, Any]]) -> Table:
     rows = [[_cut(row["path"]), _cut(row["reason"]), str(row["clips"])] for row in unread]
     return _table(["Recording", "Why", "Clips"], rows, 2)
 

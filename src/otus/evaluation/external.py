@@ -4,7 +4,7 @@ It was not trained here, so its selections are the same in every fold. What it w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -54,7 +54,7 @@ def fold_sides(
             f"evaluate: chunk {lost[0]} is not among what the detector searched, or no longer a chunk ({len(lost)} "
             "such chunks); run external again."
         )
-    whole = items.groupby("recording_id")["status"].agg(lambda s: bool((s == "ok").all()))
+    whole = items["status"].eq("ok").groupby(items["recording_id"]).all()
     sample_rates = recordings.set_index("recording_id")["sample_rate"]
     found = []
     for fold, rows in splits.groupby("fold"):
@@ -126,13 +126,15 @@ def _validation(
         duration_s |= dict(zip(own["recording_id"].astype(str), own["duration_s"].astype(float), strict=True))
     if not spans:
         raise StageError("evaluate: no validation recording was searched; see the failed items of external.")
-    rows_of = dict(list(found.groupby("recording_id")))
-    calls_of = dict(list(calls[rows_inside(calls, spans)].groupby("recording_id")))
+    calls = calls[rows_inside(calls, spans)]
+    rows_of, calls_of = (dict(rows.groupby("recording_id").indices) for rows in (found, calls))
+    segments, truth, none = _segments(found), Intervals.of(calls), np.zeros(0, dtype=np.int64)
     peaks, hits, n_calls = [np.zeros(0)], [np.zeros(0, dtype=bool)], 0
     for recording_id, side in sorted(spans.items()):
-        own_calls = _intervals(calls_of.get(recording_id, calls.iloc[:0]))
-        segments = _segments(rows_of.get(recording_id, found.iloc[:0]))
-        peak, hit = judge_on_side(segments, own_calls, side, unknown.get(recording_id, NOWHERE), iou)
+        rows, of_calls = rows_of.get(recording_id, none), calls_of.get(recording_id, none)
+        own_calls = truth.at(of_calls)
+        reported = Segments(*(getattr(segments, field.name)[rows] for field in fields(Segments)))
+        peak, hit = judge_on_side(reported, own_calls, side, unknown.get(recording_id, NOWHERE), iou)
         peaks.append(peak)
         hits.append(hit)
         n_calls += len(own_calls)
@@ -168,10 +170,6 @@ def _with_ids(found: pd.DataFrame, prefix: str) -> pd.DataFrame:
     number = found.groupby("recording_id").cumcount().astype(str).str.zfill(5)
     names = prefix + found["recording_id"].astype(str) + "_s" + number
     return found.drop(columns="label").assign(rank=found["peak_score"].astype(float), selection_id=names)
-
-
-def _intervals(rows: pd.DataFrame) -> Intervals:
-    return Intervals(rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float))
 
 
 def _segments(rows: pd.DataFrame) -> Segments:

@@ -34,11 +34,11 @@ def judge(judged: Judged, iou: float) -> NDArray[np.bool_]:
     For every threshold on the rank, the number of True above it is the number of true positives there.
     """
     hits = np.zeros(len(judged.selections), dtype=bool)
-    found, calls = _intervals(judged.selections), _intervals(judged.annotations)
+    found, calls = Intervals.of(judged.selections), Intervals.of(judged.annotations)
     rank = judged.selections["rank"].to_numpy(dtype=float)
     for rows, of_calls in _by_recording(judged):
         order = np.argsort(-rank[rows], kind="stable")
-        hits[rows] = hits_in_order(_some(calls, of_calls), _some(found, rows), order, iou)
+        hits[rows] = hits_in_order(calls.at(of_calls), found.at(rows), order, iou)
     return hits
 
 
@@ -49,7 +49,7 @@ def settle(judged: Judged, iou: float) -> tuple[Judged, NDArray[np.bool_]]:
     """
     hits = judge(judged, iou)
     left_out = np.zeros(len(hits), dtype=bool)
-    found = _intervals(judged.selections)
+    found = Intervals.of(judged.selections)
     for recording_id, rows in _rows_of(judged.selections).items():
         if (unknown := judged.unknown.get(recording_id)) is not None:
             left_out[rows] = ~hits[rows] & mostly_unknown(unknown, found.start_s[rows], found.end_s[rows])
@@ -85,11 +85,11 @@ def count_per_recording(
 def matched_pairs(judged: Judged, iou: float) -> pd.DataFrame:
     """Return one row per hit, miss and false alarm of the selections given (already above the threshold)."""
     selections, truth = judged.selections.reset_index(drop=True), judged.annotations.reset_index(drop=True)
-    found, calls = _intervals(selections), _intervals(truth)
+    found, calls = Intervals.of(selections), Intervals.of(truth)
     partner, value = np.full(len(selections), -1), np.full(len(selections), np.nan)
     missed = np.ones(len(truth), dtype=bool)
     for rows, of_calls in _by_recording(judged):
-        pairs = match(_some(calls, of_calls), _some(found, rows), iou)
+        pairs = match(calls.at(of_calls), found.at(rows), iou)
         hit = rows[pairs.selection]
         partner[hit], value[hit] = of_calls[pairs.annotation], pairs.iou
         missed[partner[hit]] = False
@@ -119,11 +119,3 @@ def _rows_of(frame: pd.DataFrame) -> dict[str, Indices]:
     order = np.argsort(codes, kind="stable")
     borders = np.searchsorted(codes[order], np.arange(len(names) + 1))
     return {str(name): order[borders[i] : borders[i + 1]] for i, name in enumerate(names)}
-
-
-def _intervals(frame: pd.DataFrame) -> Intervals:
-    return Intervals(frame["start_s"].to_numpy(dtype=float), frame["end_s"].to_numpy(dtype=float))
-
-
-def _some(intervals: Intervals, rows: Indices) -> Intervals:
-    return Intervals(intervals.start_s[rows], intervals.end_s[rows])

@@ -54,7 +54,7 @@ def evaluate_tapes(
 
 def _judged(calls: pd.DataFrame, found: pd.DataFrame, iou: float) -> pd.DataFrame:
     """A row per call: its quality, whether it was found, and how far the ends are off (s)."""
-    pairs = match_greedily(_intervals(calls), _intervals(found), iou)
+    pairs = match_greedily(Intervals.of(calls), Intervals.of(found), iou)
     rows = pd.DataFrame({"quality": calls["quality"].astype(float).to_numpy(), "hit": np.zeros(len(calls), dtype=bool)})
     hit = rows["hit"].to_numpy(copy=True)
     hit[pairs.annotation] = True
@@ -105,7 +105,3 @@ def metrics_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> 
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
-
-
-def _intervals(rows: pd.DataFrame) -> Intervals:
-    return Intervals(rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float))

@@ -81,7 +81,7 @@ def choose_filter(fitting: Fitting, choice: ChoiceSettings) -> Filter:
     reason = ""
     if not filtered - alone > max(chance(n_calls), _error(worth, len(all_groups))):
         reason = (
-            f"On groups that it did not see it is no better than chance allows: {told(filtered, choice)} with it and "
+            f"On groups that it did not see, it gains no more than chance might: {told(filtered, choice)} with it and "
             f"{told(alone, choice)} without, on {n_calls} calls."
         )
     return Filter(step, threshold, alone, filtered, reason)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from otus.bootstrap import difference_interval, group_draws
 from otus.forest.estimators import BoostedTrees, Regression, hit_probability
 from otus.seeds import derive_seed
-from otus.tables import table
+from otus.tables import POOLED, table
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 Reals = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-POOLED = "pooled"
 
 #: A feature is dealt out so often that this many rows are judged for it, but 3 to 20 times.
 _ROWS_PER_FEATURE = 2000

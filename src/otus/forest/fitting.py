@@ -134,11 +134,12 @@ def _inner_folds(is_hit: Mask, group_index: Indices, seed: int) -> tuple[Indices
 
     none = np.full(len(is_hit), -1)
     n_groups, n_hits = len(np.unique(group_index)), int(is_hit.sum())
-    counts = f"{n_hits} hits and {len(is_hit) - n_hits} false alarms in {n_groups} group{'s' * (n_groups != 1)}"
+    amounts = ((n_hits, "hit"), (len(is_hit) - n_hits, "false alarm"), (n_groups, "group"))
+    counts = "{} and {} in {}".format(*(f"{n} {noun}{'s' * (n != 1)}" for n, noun in amounts))
     if n_groups < 2:
         return none, f"Two groups are needed: there are {counts}."
     if min(n_hits, len(is_hit) - n_hits) < MIN_ROWS_PER_CLASS:
-        return none, f"{MIN_ROWS_PER_CLASS} of each kind are needed: there are {counts}."
+        return none, f"{MIN_ROWS_PER_CLASS} hits and {MIN_ROWS_PER_CLASS} false alarms are needed: there are {counts}."
     for n_folds in range(min(INNER_FOLDS, n_groups), 1, -1):
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed % 2**32)
         folds = list(splitter.split(group_index, is_hit, group_index))
@@ -147,4 +148,4 @@ def _inner_folds(is_hit: Mask, group_index: Indices, seed: int) -> tuple[Indices
             for number, (_, test) in enumerate(folds):
                 fold_of[test] = number
             return fold_of, ""
-    return none, f"To leave groups out would leave one kind alone to fit on: there are {counts}."
+    return none, f"Leaving groups out leaves only hits or only false alarms to fit on: there are {counts}."

@@ -2,12 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 import otus
@@ -15,6 +12,7 @@ from otus.fingerprint import walk
 from otus.inventory.flags import flag_kinds
 from otus.inventory.recorded_hours import draw_calendar
 from otus.inventory.recordings import shown
+from otus.layout import Table, render_page
 
 #: Rows of a listing that are shown; the number of the others is said.
 _FIRST_ROWS = 200
@@ -34,20 +32,6 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: the first `text_columns` are text, the others numbers. `left_out` rows are not shown.
-
-    `bars` are shares of the largest, drawn in the last column.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    text_columns: int
-    left_out: int = 0
-    bars: Sequence[float] = ()
-
-
 def inventory_page(
     corpus: str,
     recordings: pd.DataFrame,
@@ -61,34 +45,31 @@ def inventory_page(
     `corpus` is the title, `others` are paths below the root that no glob took. The page has no scripts and no
     reference to another file; the same content gives the same text.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
     readable = recordings[recordings["readable"].eq(True)]
     per_recording = annotations.groupby("recording_id").size()
     readable = readable.assign(calls=readable["recording_id"].map(per_recording).fillna(0).astype(int))
     suffixes = Counter(_suffix(path) for path in others)
-    return template.render(
-        corpus=corpus,
-        version=otus.__version__,
-        headline=_headline(recordings, readable, annotations),
-        facts=_facts(recordings, readable, annotation_files, quarantine),
-        labels=_labels(annotations, recordings),
-        calendar=draw_calendar(readable),
-        undated=int(readable["start_time"].isna().sum()),
-        sites=_places(readable, "site") if readable["site"].notna().any() else None,
-        groups=_places(readable, "group") if readable["group"].nunique() < len(readable) else None,
-        lengths=_lengths(readable),
-        formats=_formats(readable),
-        flag_kinds=_flag_kinds(readable),
-        flagged=_flagged(readable),
-        quarantine=_quarantine(quarantine),
-        files=_files(annotation_files),
-        file_sums=_file_sums(annotation_files),
-        other_files=_counts(suffixes, ["Suffix", "Files"]),
-        n_other_files=suffixes.total(),
-    )
+    view = {
+        "corpus": corpus,
+        "version": otus.__version__,
+        "headline": _headline(recordings, readable, annotations),
+        "facts": _facts(recordings, readable, annotation_files, quarantine),
+        "labels": _labels(annotations, recordings),
+        "calendar": draw_calendar(readable),
+        "undated": int(readable["start_time"].isna().sum()),
+        "sites": _places(readable, "site") if readable["site"].notna().any() else None,
+        "groups": _places(readable, "group") if readable["group"].nunique() < len(readable) else None,
+        "lengths": _lengths(readable),
+        "formats": _formats(readable),
+        "flag_kinds": _flag_kinds(readable),
+        "flagged": _flagged(readable),
+        "quarantine": _quarantine(quarantine),
+        "files": _files(annotation_files),
+        "file_sums": _file_sums(annotation_files),
+        "other_files": _counts(suffixes, ["Suffix", "Files"]),
+        "n_other_files": suffixes.total(),
+    }
+    return render_page(__package__, view)
 
 
 def other_files(
@@ -151,7 +132,7 @@ def _labels(annotations: pd.DataFrame, recordings: pd.DataFrame) -> Table | None
         body.append([str(label), *map(str, numbers), lengths, band])
         bars.append(len(rows) / counts.max())
     columns = ["Label", "Annotations", "Recordings", "Groups", "Sum (s)", "Length 5 / 50 / 95 % (s)", "Band (kHz)", ""]
-    return Table(columns, body, 1, len(counts) - len(body), bars)
+    return Table(columns, body, 1, left_out=len(counts) - len(body), bars=bars)
 
 
 def _places(readable: pd.DataFrame, column: str) -> Table:
@@ -181,7 +162,7 @@ def _places(readable: pd.DataFrame, column: str) -> Table:
     ]
     bars = list(sums["duration_s"].head(_FIRST_ROWS) / max(float(sums["duration_s"].max()), 1e-9)) if len(sums) else []
     columns = [column.capitalize(), "First day", "Last day", "Recordings", "Hours", "Labelled (h)", "Annotations", ""]
-    return Table(columns, body, 3, len(sums) - len(body), bars)
+    return Table(columns, body, 3, path_column=0, left_out=len(sums) - len(body), bars=bars)
 
 
 def _lengths(readable: pd.DataFrame) -> Table:
@@ -191,7 +172,8 @@ def _lengths(readable: pd.DataFrame) -> Table:
     counts = bins.value_counts().sort_index()
     shown = range(int(counts.index.min()), int(counts.index.max()) + 1) if len(counts) else range(0)
     body = [[_between(edges[i], edges[i + 1]), str(int(counts.get(i, 0)))] for i in shown]
-    return Table(["Length", "Recordings", ""], body, 1, 0, [counts.get(i, 0) / counts.max() for i in shown])
+    bars = [counts.get(i, 0) / counts.max() for i in shown]
+    return Table(["Length", "Recordings", ""], body, 1, bars=bars)
 
 
 def _between(low_s: float, high_s: float) -> str:
@@ -212,7 +194,7 @@ def _formats(readable: pd.DataFrame) -> Table:
         for (rate, channels, subtype), row in sums.head(_FIRST_ROWS).iterrows()
     ]
     columns = ["Sample rate", "Channels", "Samples", "Recordings", "Hours"]
-    return Table(columns, body, 3, len(sums) - len(body))
+    return Table(columns, body, 3, left_out=len(sums) - len(body))
 
 
 def _flag_kinds(readable: pd.DataFrame) -> Table | None:
@@ -236,7 +218,7 @@ def _flagged(readable: pd.DataFrame) -> Table | None:
         for row in flagged.head(_FIRST_ROWS).to_dict("records")
     ]
     columns = ["Recording", "Flags", "Peak (dBFS)", "RMS (dBFS)", "Clipped (%)", "Digital silence (%)"]
-    return Table(columns, body, 2, len(flagged) - len(body))
+    return Table(columns, body, 2, path_column=0, prose_from=1, left_out=len(flagged) - len(body))
 
 
 def _quarantine(quarantine: pd.DataFrame) -> list[dict[str, Any]]:
@@ -252,7 +234,8 @@ def _quarantine(quarantine: pd.DataFrame) -> list[dict[str, Any]]:
         n_rows = int(rows["n_rows"].sum())
         stands_for = f", {_amount(n_rows, 'annotation row')}" if n_rows else ""
         title = f"{_KINDS.get(kind, kind)}: {_amount(len(rows), 'entry')}{stands_for}"
-        table = Table(["File", "Row", "Why", "What to do"], body, 4, len(rows) - len(body))
+        columns = ["File", "Row", "Why", "What to do"]
+        table = Table(columns, body, 4, path_column=0, prose_from=2, left_out=len(rows) - len(body))
         sections.append({"title": title, "table": table})
     return sections
 
@@ -268,7 +251,7 @@ def _files(annotation_files: pd.DataFrame) -> Table | None:
         for row in ordered.head(_FIRST_ROWS).to_dict("records")
     ]
     columns = ["File", "Format", "Rows", "Annotations", "Further views", "In quarantine"]
-    return Table(columns, body, 2, len(ordered) - len(body))
+    return Table(columns, body, 2, path_column=0, left_out=len(ordered) - len(body))
 
 
 def _file_sums(annotation_files: pd.DataFrame) -> Table | None:
@@ -282,7 +265,8 @@ def _file_sums(annotation_files: pd.DataFrame) -> Table | None:
 
 def _counts(counts: "Counter[str]", columns: Sequence[str]) -> Table | None:
     body = [[name, str(count)] for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    return Table(columns, body[:_FIRST_ROWS], 1, max(0, len(body) - _FIRST_ROWS)) if body else None
+    left_out = max(0, len(body) - _FIRST_ROWS)
+    return Table(columns, body[:_FIRST_ROWS], 1, left_out=left_out) if body else None
 
 
 def _suffix(path: str) -> str:

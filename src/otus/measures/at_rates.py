@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from otus.bootstrap import effective_groups, group_draws, share_interval
 from otus.config import EvaluationSettings
 from otus.measures.evidence import TestedLayer
-from otus.measures.facts import MICRO, groups_of
+from otus.measures.facts import groups_of, label_sets
 from otus.measures.ranked import group_curves, ranked_events, thinned
 from otus.rates import recall_at_rate
 from otus.tables import FILTERED, table
@@ -30,7 +30,7 @@ def recall_at_rates(layer: TestedLayer, settings: EvaluationSettings, seed: int)
     budgets = np.asarray(settings.false_alarm_budgets_per_hour, dtype=np.float64)
     same: dict[str, Any] = {name: getattr(layer, name) for name in ("model", "layer", "fold", "iou", "leaky")}
     rows = []
-    for label, labels in _labels(layer):
+    for label, labels in label_sets(layer.labels):
         found = ranked_events(layer, labels)
         calls = layer.calls[layer.calls["label"].isin(labels)]
         number = pd.Series(group_of, index=layer.recordings["recording_id"]).reindex(calls["recording_id"])
@@ -66,12 +66,6 @@ def drawn_recalls(tp: Reals, n_pred: Reals, n_gt: Reals, hours: Reals, budgets_p
             hits = np.take_along_axis(found, kept[:, None], axis=1)[:, 0]
             recalls[i] = np.where(hours > 0, hits / n_gt, np.nan)
     return recalls
-
-
-def _labels(layer: TestedLayer) -> list[tuple[str, tuple[str, ...]]]:
-    """The name of each row and the labels that it pools."""
-    rows: list[tuple[str, tuple[str, ...]]] = [(label, (label,)) for label in layer.labels]
-    return [*rows, (MICRO, layer.labels)] if len(layer.labels) > 1 else rows
 
 
 def _probability(threshold: float, layer: str) -> float:

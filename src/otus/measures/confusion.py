@@ -46,18 +46,15 @@ def confusion_rows(layer: TestedLayer) -> pd.DataFrame:
 def _pairs_across(misses: pd.DataFrame, alarms: pd.DataFrame, iou: float) -> list[tuple[int, int]]:
     """The row numbers of misses and false alarms that are one and the same sound under different labels."""
     found: list[tuple[int, int]] = []
+    calls, selections = Intervals.of(misses), Intervals.of(alarms)
+    annotated, selected = misses["label"].to_numpy(), alarms["label"].to_numpy()
     alarms_at = alarms.groupby(_PLACE).indices
     for place, own in sorted(misses.groupby(_PLACE).indices.items()):
         others = alarms_at.get(place)
         if others is None:
             continue
-        near = admissible_pairs(_intervals(misses.iloc[own]), _intervals(alarms.iloc[others]), iou)
-        labels = misses["label"].to_numpy()[own], alarms["label"].to_numpy()[others]
-        across = labels[0][near.annotation] != labels[1][near.selection]
+        near = admissible_pairs(calls.at(own), selections.at(others), iou)
+        across = annotated[own][near.annotation] != selected[others][near.selection]
         pairs = most_pairs(Pairs(near.annotation[across], near.selection[across], near.iou[across]))
         found += zip(own[pairs.annotation].tolist(), others[pairs.selection].tolist(), strict=True)
     return found
-
-
-def _intervals(rows: pd.DataFrame) -> Intervals:
-    return Intervals(rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float))

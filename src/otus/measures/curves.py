@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from otus.measures.evidence import POOLED, ranks
+from otus.measures.evidence import ranks
 from otus.metrics import curve
 from otus.rates import false_alarms_per_hour
-from otus.tables import FILTERED, table
+from otus.tables import FILTERED, POOLED, table
 
 _KEYS = ["model", "layer", "fold", "split", "label", "iou"]
 

@@ -39,6 +39,9 @@ _BINS = len(_EDGES) + 3
 #: is none (half an event, after Jeffreys).
 _UNSEEN = 0.5
 
+#: Groups are left out one by one; if they are more than this, in so many lots, of which each holds few groups.
+_MOST_LOTS = 200
+
 #: The widest spread between recordings that is believed: of log odds, and of misses per hit (relative).
 _WIDEST = 3.0
 
@@ -115,7 +118,8 @@ def density_rows(folds: Sequence[TestedLayer], settings: EvaluationSettings, see
     `folds` are those of one layer, without the one of all together. n_gt is the truth, for comparison alone; calls is
     the estimate from the selections. The interval holds the number of calls of a recording, not only its expectation:
     it resamples the other groups and adds the noise of the recording and the spread between recordings. It is null
-    with fewer than three other groups, or if these have no hit (then calls is null, too); the note says so.
+    with fewer than three other groups, or if these have no hit (then calls is null, too); the note says so. More than
+    200 groups are left out in 200 lots: a recording then learns from the groups of the other lots.
     """
     parts = []
     for label in folds[0].labels if folds else ():
@@ -169,19 +173,21 @@ def _bins(probability: Reals, selected: NDArray[np.bool_]) -> Counts:
 
 
 def _estimates(searched: _Searched, bootstrap: int, seed: int, label: str) -> dict[str, object]:
-    """The columns of numbers and notes for the recordings of one label, group by group."""
+    """The columns of numbers and notes for the recordings of one label, group by group, or lot by lot."""
     draws = group_draws(searched.groups, n=bootstrap, seed=derive_seed(seed, label))
     sums = searched.sums()
     total, resampled = sums.sum(axis=0), draws.sums(sums, searched.groups)
+    of_group = draws.totals(sums, searched.groups)
+    lot = np.arange(len(draws.groups)) % _MOST_LOTS
+    lot_of_row = lot[np.searchsorted(draws.groups, searched.groups)]
     calls, low, high = (np.full(len(sums), math.nan) for _ in range(3))
     notes: list[str | None] = [None] * len(sums)
     n_others = len(draws.groups) - 1
     places = list(zip(searched.names["fold"].astype(str), searched.names["recording_id"].astype(str), strict=True))
-    for number, group in enumerate(draws.groups):
-        own = searched.groups == group
-        told = sums[own].sum(axis=0)
-        learnt = _Learnt.of(total - told)
-        many = _Learnt.of(resampled - draws.weights[:, number, None] * told, _UNSEEN)
+    for number in range(min(len(draws.groups), _MOST_LOTS)):
+        own, left_out = lot_of_row == number, lot == number
+        learnt = _Learnt.of(total - of_group[left_out].sum(axis=0))
+        many = _Learnt.of(resampled - draws.weights[:, left_out] @ of_group[left_out], _UNSEEN)
         spread = _spread(searched, ~own, learnt)
         for row in np.flatnonzero(own).tolist():
             notes[row] = _note(n_others, learnt)
@@ -234,12 +240,13 @@ def _beyond(error: Reals, chance: Reals, per_unit: Reals) -> float:
 
 def _drawn(searched: _Searched, row: int, many: _Learnt, spread: _Spread, rng: np.random.Generator) -> Reals:
     """Numbers of calls of one recording, one per resample of the other groups."""
-    share = np.clip(many.worth(searched.probability[row]), 1e-9, 1.0 - 1e-9)
+    held = searched.n_found[row] > 0
+    share = np.clip(many.worth(searched.probability[row])[:, held], 1e-9, 1.0 - 1e-9)
     n = len(share)
     # The mean over the shifts stays the share itself (the logistic curve as a normal one, MacKay 1992).
     odds = np.log(share / (1.0 - share)) * math.sqrt(1.0 + math.pi / 8.0 * spread.log_odds**2)
     shifted = 1.0 / (1.0 + np.exp(-odds - spread.log_odds * rng.standard_normal((n, 1))))
-    hits = rng.binomial(searched.n_found[row].astype(np.int64), shifted).sum(axis=1)
+    hits = rng.binomial(searched.n_found[row, held].astype(np.int64), shifted).sum(axis=1)
     per_hit = many.misses_per_hit * _factor(spread.misses_per_hit, n, rng)
     per_hour = many.misses_per_hour * _factor(spread.misses_per_hour, n, rng)
     beside = rng.negative_binomial(np.maximum(hits, 1), 1.0 / (1.0 + per_hit))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otus.bootstrap import GroupDraws, group_draws
 from otus.config import EvaluationSettings
 from otus.measures.evidence import TestedLayer
-from otus.measures.facts import MICRO, groups_of
+from otus.measures.facts import groups_of, label_sets
 from otus.measures.paired import Measure, Sums, compare, pair_note, row_of
 from otus.measures.ranked import GroupCurves, Ranked, group_curves, ranked_events, thinned
 from otus.seeds import derive_seed
@@ -53,7 +53,7 @@ def layer_differences(layer: TestedLayer, other: TestedLayer, settings: Evaluati
     same |= {"iou": layer.iou, "leaky": leaky, "n_recordings": len(shared), "n_groups": len(names)}
     same |= {"note": pair_note(len(names), leaky=leaky)}
     rows = []
-    for label, labels in _labels(layer.labels):
+    for label, labels in label_sets(layer.labels):
         ranked = [_by_place(ranked_events(one, labels)) for one in pair]
         threshold = thinned(np.concatenate([one.score for one in ranked]))
         first, second = (
@@ -87,7 +87,7 @@ def count_differences(counts: pd.DataFrame, *, labels: Sequence[str], bootstrap:
     tested = counts[wanted]
     drawn: dict[tuple[str, ...], GroupDraws] = {}
     rows = []
-    for label, of_label in _labels(labels):
+    for label, of_label in label_sets(labels):
         results = _results(tested[tested["label"].isin(of_label)])
         for first, other in _pairs(results):
             own, others = _common(results[first], results[other])
@@ -157,12 +157,6 @@ _OF_CURVES: dict[str, Measure] = {
     "average_precision": Measure(_average_precision, _calls),
     "false_alarms_per_hour_at_equal_recall": Measure(_at_equal_recall, _calls),
 }
-
-
-def _labels(labels: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """The name of each row and the labels that it pools."""
-    rows: list[tuple[str, tuple[str, ...]]] = [(label, (label,)) for label in labels]
-    return [*rows, (MICRO, tuple(labels))] if len(labels) > 1 else rows
 
 
 def _only(layer: TestedLayer, recordings: Sequence[str]) -> TestedLayer:

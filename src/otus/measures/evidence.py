@@ -10,9 +10,7 @@ from scipy.special import expit
 
 from otus.errors import StageError
 from otus.sides import Spans, rows_inside, side_spans, unknown_spans
-from otus.tables import FILTERED
-
-POOLED = "pooled"
+from otus.tables import FILTERED, POOLED
 
 
 @dataclass(frozen=True)

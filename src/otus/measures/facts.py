@@ -19,13 +19,11 @@ from otus.matching import Intervals, most_pairs
 from otus.measures.evidence import TestedLayer
 from otus.measures.ranked import Ranked, ranked_events, together
 from otus.sides import NOWHERE
+from otus.tables import MICRO
 
 Reals = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-#: The rows of all labels together: pooled counts, and the mean over labels.
-MICRO, MACRO = "micro", "macro"
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,12 @@ def groups_of(layer: TestedLayer) -> tuple[NDArray[np.str_], Indices]:
     """Return the names of the groups, sorted, and the number of the group of each recording."""
     names, number = np.unique(layer.recordings["group"].to_numpy(dtype=str), return_inverse=True)
     return names, number.astype(np.int64)
+
+
+def label_sets(labels: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the name of each row of a table and the labels that it pools: each by itself and, of several, micro."""
+    rows: list[tuple[str, tuple[str, ...]]] = [(label, (label,)) for label in labels]
+    return [*rows, (MICRO, tuple(labels))] if len(labels) > 1 else rows
 
 
 def label_facts(layer: TestedLayer, label: str, settings: EvaluationSettings) -> LabelFacts:

@@ -13,13 +13,12 @@ from otus.measures.confusion import confusion_rows
 from otus.measures.curves import curve_rows
 from otus.measures.densities import density_rows
 from otus.measures.differences import layer_differences
-from otus.measures.evidence import POOLED, TestedLayer, tested_layers
-from otus.measures.facts import MICRO
+from otus.measures.evidence import TestedLayer, tested_layers
 from otus.measures.per_class import per_class_rows
 from otus.measures.points import metrics_rows
 from otus.measures.reliability import reliability_rows
 from otus.measures.strata import stratum_rows
-from otus.tables import FILTERED, SEE_FORESTS, table
+from otus.tables import FILTERED, MICRO, POOLED, SEE_FORESTS, table
 
 _Measure = Callable[[TestedLayer, EvaluationSettings, int], pd.DataFrame]
 
@@ -114,7 +113,7 @@ def rows_of_all(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def forest_notes(summary: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return a note for every forest of a model that could not be fitted: layer, fold, label, note."""
+    """Return a note for every forest of a model that is not used: layer, fold, label, note."""
     rows = [
         {
             "layer": f["layer"],

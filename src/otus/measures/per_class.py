@@ -13,11 +13,11 @@ from otus.config import EvaluationSettings
 from otus.measures.correlations import Counts, drawn_correlations
 from otus.measures.coverage import Estimate, layer_psds
 from otus.measures.evidence import TestedLayer
-from otus.measures.facts import MACRO, MICRO, Counted, LabelFacts, added_up, groups_of, label_facts
+from otus.measures.facts import Counted, LabelFacts, added_up, groups_of, label_facts
 from otus.measures.notes import Truth, row_notes, truth_of
 from otus.measures.ranked import Ranked, drawn_average_precision, ranked_events
 from otus.rates import summarise_errors
-from otus.tables import table
+from otus.tables import MACRO, MICRO, table
 
 Reals = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -9,12 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from otus.bootstrap import GroupDraws, effective_groups, group_draws, rate_interval, share_interval
-from otus.measures.evidence import POOLED, TestedLayer
-from otus.measures.facts import MICRO
+from otus.measures.evidence import TestedLayer
 from otus.measures.notes import TUNED_NOTE, Truth, row_notes, truth_of
 from otus.measures.ranked import average_precision_interval, ranked_events
 from otus.rates import summarise_errors
-from otus.tables import table
+from otus.tables import MICRO, POOLED, table
 
 Reals = NDArray[np.float64]
 
@@ -97,9 +96,9 @@ def _every_row(rows: pd.DataFrame, names: Sequence[str], labels: Sequence[str]) 
 
 
 def _common(thresholds: Any) -> "pd.Series[float]":
-    """The threshold of each group of rows; NaN where it differs."""
+    """The threshold of each group of rows; NaN where it differs, also within a row."""
     lowest, highest = thresholds.min(), thresholds.max()
-    return lowest.where(lowest == highest)
+    return lowest.where((lowest == highest) & (thresholds.count() == thresholds.size()))
 
 
 def _side(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from otus.tables import FILTERED, table
+from otus.tables import FILTERED, MICRO, table
 
 Reals = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ def reliability_rows(selections: pd.DataFrame, labels: Sequence[str]) -> pd.Data
     wanted = selections["split"].eq("test") & ~selections["layer"].str.endswith(FILTERED)
     tested = selections[wanted & selections["probability"].notna()]
     if len(labels) > 1:
-        tested = pd.concat([tested, tested.assign(label="micro")], ignore_index=True)
+        tested = pd.concat([tested, tested.assign(label=MICRO)], ignore_index=True)
     parts = [
         reliability_bins(rows["probability"].to_numpy(dtype=float), rows["hit"].to_numpy(dtype=bool)).assign(
             model=model, label=label, leaky=bool(rows["leaky"].iloc[0])

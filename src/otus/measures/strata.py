@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from otus.bootstrap import GroupDraws, effective_groups, group_draws, share_interval
 from otus.config import EvaluationSettings
 from otus.measures.evidence import TestedLayer
-from otus.measures.facts import MICRO
+from otus.measures.facts import label_sets
 from otus.metrics import Interval, ratio
 from otus.rates import summarise_errors
 from otus.tables import table
@@ -53,9 +53,8 @@ def stratum_rows(layer: TestedLayer, settings: EvaluationSettings, seed: int) ->
     group_of = layer.recordings.drop_duplicates("recording_id").set_index("recording_id")["group"]
     calls, alarms = _calls(layer, group_of), _alarms(layer, group_of)
     draws = group_draws(layer.recordings["group"].to_numpy(dtype=str), n=settings.bootstrap, seed=seed)
-    together = [(MICRO, list(layer.labels))] if len(layer.labels) > 1 else []
     rows = []
-    for label, members in [*((own, [own]) for own in layer.labels), *together]:
+    for label, members in label_sets(layer.labels):
         own_calls, own_alarms = (part[part["label"].isin(members)] for part in (calls, alarms))
         for stratum, bin_ in _bins(own_calls, own_alarms, settings):
             part = _row(own_calls[bin_.calls], None if bin_.alarms is None else own_alarms[bin_.alarms], draws)

@@ -6,11 +6,10 @@ from typing import Any
 import pandas as pd
 
 from otus.config import EvaluationSettings
-from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, with_interval
-from otus.report.results import DASH, MOST_ROWS, Row, Table, amount, best_row, cell, model_name
-
-#: The row that averages the labels that have calls.
-MACRO = "macro"
+from otus.layout import Table
+from otus.report.leaderboard import at_iou, deciding_iou, with_interval
+from otus.report.results import DASH, MOST_ROWS, Row, amount, best_row, cell, model_name
+from otus.tables import MACRO, MICRO, POOLED
 
 _MOST_LAYERS = 12
 

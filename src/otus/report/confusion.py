@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from otus.layout import Table
 from otus.measures.confusion import NOTHING
 from otus.report.leaderboard import at_iou, deciding_iou
-from otus.report.results import Row, Table
+from otus.report.results import Row
 
 _MOST_LABELS = 15
 

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from otus.layout import Table
 from otus.report.figures import COLOURS, FAINT, as_svg, house_style
-from otus.report.results import Row, Table, amount, as_sentence, cell
+from otus.report.results import Row, amount, as_sentence, cell
 
 _MOST_PANELS = 4
 _MOST_DOTS = 300  # per panel; more of them in an SVG make the page slow

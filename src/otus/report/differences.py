@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from otus.report.leaderboard import MICRO, at_iou, deciding_iou, told_apart
-from otus.report.results import DASH, MOST_ROWS, Row, Table, amount, as_sentence, best_row, cell, model_name, signed
+from otus.layout import Table
+from otus.report.leaderboard import at_iou, deciding_iou, told_apart
+from otus.report.results import DASH, MOST_ROWS, Row, amount, as_sentence, best_row, cell, model_name, signed
+from otus.tables import MICRO
 
 
 @dataclass(frozen=True)

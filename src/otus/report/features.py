@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from otus.layout import Table
 from otus.report.figures import COLOURS, FAINT, INK, as_svg, house_style
-from otus.report.leaderboard import POOLED
-from otus.report.results import Table, amount, cell
+from otus.report.results import amount, cell
+from otus.tables import POOLED
 
 _MOST_FEATURES = 15
 _MOST_PANELS = 6

@@ -25,7 +25,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-from otus.report.leaderboard import POOLED, at_iou, deciding_iou, leaderboard
+from otus.report.leaderboard import at_iou, deciding_iou, leaderboard
+from otus.tables import POOLED
 
 #: Most lines in one precision-recall panel; the caption says so where more models were compared.
 MAX_CURVES = 8

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from otus.config import EvaluationSettings
+from otus.layout import Table
 from otus.report.differences import (
     Difference,
     difference_of,
@@ -15,7 +17,7 @@ from otus.report.differences import (
     p_in_words,
 )
 from otus.report.leaderboard import at_iou, deciding_iou, with_interval
-from otus.report.results import DASH, MOST_ROWS, Row, Table, amount, as_sentence, cell, model_name
+from otus.report.results import DASH, MOST_ROWS, Row, aims_at_f1, amount, as_sentence, cell, model_name
 from otus.tables import FILTERED, SEE_FORESTS
 
 #: The measure that compares the false alarms of two layers where both find the same share of the calls.
@@ -38,10 +40,13 @@ class Gain:
     warning: bool
 
 
-def verdicts(differences: pd.DataFrame, metrics: pd.DataFrame, board: pd.DataFrame, forests: Fits) -> list[Gain]:
+def verdicts(
+    differences: pd.DataFrame, metrics: pd.DataFrame, board: pd.DataFrame, forests: Fits, evaluation: EvaluationSettings
+) -> list[Gain]:
     """Return what the forest of each model changes, in the order of the leader board; none without a layer +rf.
 
-    `forests` holds the forests.json of the models: an entry per forest, with the reason where none could be fitted.
+    `forests` holds the forests.json of the models: an entry per forest, with the reason where it is not used. Where
+    `evaluation` does not choose by F1, F1 is no verdict.
     """
     rows = at_iou(differences, "iou", deciding_iou(metrics))
     found = []
@@ -51,6 +56,8 @@ def verdicts(differences: pd.DataFrame, metrics: pd.DataFrame, board: pd.DataFra
         unfitted, all_of_them = _without_forest(forests.get(filtered["model"], ()))
         f1, alarms = (difference_of(rows, filtered, alone, name) for name in ("f1", AT_EQUAL_RECALL))
         judged, warning = _verdict(f1, alarms, str(alone["layer"]))
+        if f1 is not None and f1.tested and not aims_at_f1(evaluation):
+            judged, warning = _beside_the_aim(f1, alarms), False
         name = model_name(filtered)
         if all_of_them:
             found.append(Gain(name, f"{unfitted} The layer {filtered['layer']} is the layer {alone['layer']}.", True))
@@ -115,6 +122,13 @@ def _verdict(f1: Difference | None, alarms: Difference | None, layer: str) -> tu
     if alarms is not None and alarms.shown and alarms.difference < 0:
         return f"The forest helps where both find the same calls:{_rates(alarms)} In F1 no difference: {words}.", False
     return f"No difference could be shown: {words}.{why}{_rates(alarms)}", False
+
+
+def _beside_the_aim(f1: Difference, alarms: Difference | None) -> str:
+    """What changes where something else than F1 was chosen by."""
+    words = f"F1 {_from_to(f1)} {evidence_in_words(f1)}"
+    what_to_do = "The operating points were not chosen by F1: compare hits and false alarms in the table."
+    return f"{words}. {what_to_do}{_rates(alarms)}"
 
 
 def _from_to(f1: Difference) -> str:

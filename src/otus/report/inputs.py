@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from otus.config import UNKNOWN
+from otus.layout import Table
 from otus.report.content import ReportContent
-from otus.report.results import Table, amount, cell
+from otus.report.results import amount, cell
 
 _FIRST_ROWS = 50  # of quarantine and of failed chunks
 

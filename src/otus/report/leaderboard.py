@@ -9,12 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from otus.tables import table
+from otus.tables import MICRO, POOLED, table
 
-#: The label of the rows that pool all target labels; they exist only where there are several.
-MICRO = "micro"
-#: The fold of the rows that pool the test recordings of all folds.
-POOLED = "pooled"
 #: What stands below every leader board that has a leaky row.
 LEAKY = (
     "A leaky model learned from clips of the very recordings that it is tested on. Its numbers are too good for new "

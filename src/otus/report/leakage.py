@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from otus.report.results import Table, amount, cell
+from otus.layout import Table
+from otus.report.results import amount, cell
 
 _SHARED = {
     "shared_groups": "Groups",

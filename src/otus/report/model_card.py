@@ -10,9 +10,11 @@ import jinja2
 import pandas as pd
 
 from otus.config import DatasetSettings
-from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, noted_rows, with_interval
+from otus.layout import Table
+from otus.report.leaderboard import at_iou, deciding_iou, noted_rows, with_interval
 from otus.report.model_facts import ModelFacts
-from otus.report.results import DASH, Row, Table, amount, cell, fold_order
+from otus.report.results import DASH, Row, amount, cell, fold_order
+from otus.tables import MICRO, POOLED
 
 #: More groups than this are counted, not listed.
 _MOST_GROUPS = 40
@@ -62,6 +64,7 @@ def _view(facts: ModelFacts) -> dict[str, Any]:
     return {
         "model": facts.model,
         "leaky": _leaky(facts),
+        "criteria": _criteria(facts),
         "chosen_by": _chosen_by(facts),
         "classes": ", ".join(f"*{_plain(label)}*" for label in classes),
         "result": _result(pooled),
@@ -236,9 +239,17 @@ def _points(facts: ModelFacts) -> Table:
     for number, fold in facts.folds.items():
         for label, point in fold.points.items():
             named = [str(number), label, point.decoding.name(), point.calibration.method, f"{point.threshold:.3f}"]
-            rows.append([*named, cell(point.val_f1), str(point.n_calls)])
+            rows.append([*named, cell(point.reached.f1), str(point.n_calls)])
     head = ["Fold", "Label", "Decoding", "Calibration", "Threshold", "F1, validation", "Calls, validation"]
     return Table(head, rows, text_columns=4)
+
+
+def _criteria(facts: ModelFacts) -> str:
+    """By what the operating points were chosen; label by label where that differs."""
+    criteria = {label: point.reached.criterion for fold in facts.folds.values() for label, point in fold.points.items()}
+    if len(set(criteria.values())) == 1:
+        return next(iter(criteria.values()))
+    return ", ".join(f"{criterion} for *{_plain(label)}*" for label, criterion in criteria.items())
 
 
 def _chosen_by(facts: ModelFacts) -> str:

@@ -1,16 +1,15 @@
 """The report: one HTML file that holds everything that it shows, for a person and for a paper's supplement."""
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 
 import otus
 from otus.atomic import write_text
 from otus.clipfiles.verdicts import noise_sentences
+from otus.layout import render_page
 from otus.report import gain, results
 from otus.report.classes import class_tables, measures
 from otus.report.confusion import confusion_table, taken_for_another
@@ -21,7 +20,7 @@ from otus.report.examples import Example, View, choose_examples, draw_example, m
 from otus.report.features import explanations
 from otus.report.figures import MAX_CURVES, counts_svg, precision_recall_svg
 from otus.report.inputs import what_went_in
-from otus.report.leaderboard import LEAKY, MICRO, TIES, at_iou, deciding_iou, leaderboard
+from otus.report.leaderboard import LEAKY, TIES, at_iou, deciding_iou, leaderboard
 from otus.report.leakage import leakage_sentences, leakage_table
 from otus.report.learning import best_epochs_in_words, model_svg
 from otus.report.recordings import best_recordings, recordings_table
@@ -31,7 +30,7 @@ from otus.report.spread import spreads
 from otus.report.strata import missing_strata, strata_rows, strata_svg, strata_table
 from otus.report.thresholds import rates_table, threshold_tables
 from otus.report.tuning import tuned_points, tuning_table
-from otus.tables import FILTERED
+from otus.tables import FILTERED, MICRO
 
 _MOST_VERDICTS = 12
 
@@ -62,14 +61,7 @@ def write_report(path: str | Path, content: ReportContent) -> None:
 
     It names the model cards, which a click opens. The same content gives the same bytes.
     """
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text("utf-8")),
-    )
-    write_text(path, environment.get_template("page.html").render(_view(content)))
+    write_text(path, render_page(__package__, _view(content)))
 
 
 def _view(content: ReportContent) -> dict[str, Any]:
@@ -139,7 +131,7 @@ def _board(content: ReportContent, board: pd.DataFrame, best: dict[str, Any] | N
 
 def _forest(content: ReportContent, board: pd.DataFrame) -> dict[str, Any]:
     """What the forests change, and what they look at."""
-    gains = gain.verdicts(content.differences, content.metrics, board, content.forests)
+    gains = gain.verdicts(content.differences, content.metrics, board, content.forests, content.evaluation)
     explained = explanations(content.importances, content.dependence, list(dict.fromkeys(board["model"])))
     pairs = content.importances[["model", "label"]].drop_duplicates()
     return {

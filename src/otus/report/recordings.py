@@ -2,8 +2,10 @@
 
 import pandas as pd
 
-from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou
-from otus.report.results import Row, Table, cell
+from otus.layout import Table
+from otus.report.leaderboard import at_iou, deciding_iou
+from otus.report.results import Row, cell
+from otus.tables import MICRO, POOLED
 
 _FIRST_RECORDINGS = 200
 

@@ -7,9 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from otus.layout import Table
 from otus.report.figures import COLOURS, FAINT, MAX_CURVES, as_svg, house_style
-from otus.report.leaderboard import MICRO
-from otus.report.results import Table, cell, model_name
+from otus.report.results import cell, model_name
+from otus.tables import MICRO
 
 _COLUMNS = 3  # panels side by side
 _TITLE_CHARACTERS = 36  # above one panel

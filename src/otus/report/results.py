@@ -1,7 +1,6 @@
 """The result tables of the report and its headline, as text: from the metrics table to cells and sentences."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,9 @@ import pandas as pd
 
 from otus import criterion
 from otus.config import EvaluationSettings
-from otus.report.leaderboard import MICRO, POOLED, at_iou, deciding_iou, noted_rows, notes_of, number, with_interval
-from otus.tables import FILTERED
+from otus.layout import Table
+from otus.report.leaderboard import at_iou, deciding_iou, noted_rows, notes_of, number, with_interval
+from otus.tables import FILTERED, MICRO, POOLED
 
 DASH = "–"
 
@@ -22,24 +22,6 @@ _MOST_NAMES = 6  # of rows that one note is about
 MOST_TABLES = 12
 
 Row = Mapping[Any, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: the first `text_columns` are text, the others numbers; `strong` rows stand out.
-
-    `path_column` holds file names, which may be broken anywhere; `left_out` counts rows that are not shown, `rest`
-    says where they are.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    text_columns: int
-    strong: frozenset[int] = frozenset()
-    path_column: int | None = None
-    left_out: int = 0
-    title: str = ""
-    rest: str = ""
 
 
 def cell(value: Any, digits: int = 2) -> str:
@@ -122,7 +104,14 @@ def chosen_by(evaluation: EvaluationSettings, labels: Sequence[str]) -> str:
     sentence = f"The operating point was chosen on validation groups by {criterion.in_words(evaluation.choice)}"
     for label, choice in others.items():
         sentence += f"; for {label} by {criterion.in_words(choice)}"
-    return f"{sentence}."
+    if aims_at_f1(evaluation):
+        return f"{sentence}."
+    return f"{sentence}. Ranks, differences and the gap between validation and test compare F1 all the same."
+
+
+def aims_at_f1(evaluation: EvaluationSettings) -> bool:
+    """Return whether all operating points are chosen by F1."""
+    return all(choice.by == "f1" for choice in (evaluation.choice, *evaluation.choice_of.values()))
 
 
 def as_sentence(note: str) -> str:
@@ -257,13 +246,17 @@ def _layer_in_words(layer: str) -> str:
 def _fold_cells(fold: str, val: Row | None, test: Row | None) -> list[str]:
     known = test if test is not None else val
     point, threshold = (known["operating_point"], known["threshold"]) if known is not None else (np.nan, np.nan)
-    difference = test["f1"] - val["f1"] if test is not None and val is not None else np.nan
-    sides = [
-        text
-        for row in (val, test)
-        for text in ((with_interval(row, "f1", DASH), cell(row["n_gt"], 0)) if row is not None else (DASH, DASH))
-    ]
+    both = all(row is not None and row["n_gt"] != 0 for row in (val, test))
+    difference = test["f1"] - val["f1"] if both and test is not None and val is not None else np.nan
+    sides = [text for row in (val, test) for text in _f1_and_calls(row)]
     return [fold, cell(point), f"{threshold:.3g}" if not pd.isna(threshold) else DASH, *sides, signed(difference)]
+
+
+def _f1_and_calls(row: Row | None) -> tuple[str, str]:
+    """F1 and the number of calls of one side of a fold; without a call F1 is 0 however good the detector, so a dash."""
+    if row is None:
+        return DASH, DASH
+    return with_interval(row, "f1", DASH) if row["n_gt"] != 0 else DASH, cell(row["n_gt"], 0)
 
 
 def _some(names: Sequence[str]) -> str:

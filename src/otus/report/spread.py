@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from otus.report.leaderboard import POOLED, at_iou, deciding_iou, with_interval
-from otus.report.results import DASH, Row, Table, best_first, cell, fold_order, rows_of, title
+from otus.layout import Table
+from otus.report.leaderboard import at_iou, deciding_iou, with_interval
+from otus.report.results import DASH, Row, best_first, cell, fold_order, rows_of, title
+from otus.tables import POOLED
 
 Reals = NDArray[np.float64]
 

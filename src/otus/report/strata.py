@@ -4,9 +4,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from otus.layout import Table
 from otus.report.figures import COLOURS, FAINT, INK, as_svg, house_style
-from otus.report.leaderboard import MICRO, at_iou, deciding_iou, with_interval
-from otus.report.results import DASH, MOST_ROWS, Row, Table, cell, label_name, milliseconds
+from otus.report.leaderboard import at_iou, deciding_iou, with_interval
+from otus.report.results import DASH, MOST_ROWS, Row, cell, label_name, milliseconds
+from otus.tables import MICRO
 
 #: The strata in the order of the page, and their names there.
 STRATA = {"quality": "quality", "duration": "duration", "snr": "signal-to-noise ratio"}

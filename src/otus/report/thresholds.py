@@ -2,19 +2,10 @@
 
 import pandas as pd
 
-from otus.report.leaderboard import POOLED, at_iou, deciding_iou, with_interval
-from otus.report.results import (
-    DASH,
-    MOST_ROWS,
-    Row,
-    Table,
-    best_first,
-    cell,
-    label_name,
-    model_name,
-    rows_of,
-    title,
-)
+from otus.layout import Table
+from otus.report.leaderboard import at_iou, deciding_iou, with_interval
+from otus.report.results import DASH, MOST_ROWS, Row, best_first, cell, label_name, model_name, rows_of, title
+from otus.tables import POOLED
 
 _COUNTS = ("n_pred", "tp", "fp", "fn")
 
@@ -26,7 +17,7 @@ def threshold_tables(metrics: pd.DataFrame, board: pd.DataFrame) -> list[Table]:
     for row in best_first(board):
         rows = rows_of(fixed, row).sort_values("threshold", kind="stable").to_dict("records")
         columns = ["Threshold", "Selections", "Hits", "False alarms", "Misses", "Precision", "Recall", "F1"]
-        body = [[threshold_name(one), *point_cells(one)] for one in rows]
+        body = [[threshold_cell(one), *point_cells(one)] for one in rows]
         if body:
             tables.append(Table([*columns, "False alarms/h"], body, text_columns=0, title=title(row)))
     return tables
@@ -64,6 +55,6 @@ def point_cells(row: Row) -> list[str]:
     return [*(cell(row[name], 0) for name in _COUNTS), *ratios, cell(row["false_alarms_per_hour"], 1)]
 
 
-def threshold_name(row: Row) -> str:
+def threshold_cell(row: Row) -> str:
     """Return the threshold of a point as text, a dash if it has no single one."""
     return DASH if pd.isna(row["threshold"]) else f"{row['threshold']:g}"

@@ -2,20 +2,9 @@
 
 import pandas as pd
 
+from otus.layout import Table
 from otus.report.leaderboard import with_interval
-from otus.report.results import (
-    DASH,
-    MOST_ROWS,
-    Row,
-    Table,
-    best_row,
-    cell,
-    label_name,
-    model_name,
-    rows_of,
-    signed,
-    title,
-)
+from otus.report.results import DASH, MOST_ROWS, Row, best_row, cell, label_name, model_name, rows_of, signed, title
 from otus.report.thresholds import point_cells, pooled_points
 
 _MOST_POINTS = 20
