@@ -154,7 +154,8 @@ def save_forests(folder: Path, forests: Sequence[FittedForest], feature_names: S
 
 def in_one_line(fitted: FittedForest, choice: ChoiceSettings) -> str:
     """Return what became of the forest of a fold and label, which was chosen by `choice`, for the log."""
-    rows = f"{fitted.n_rows} candidates ({fitted.n_hits} hits) of {fitted.n_groups} groups"
+    groups = "1 group" if fitted.n_groups == 1 else f"{fitted.n_groups} groups"
+    rows = f"{fitted.n_rows} candidates ({fitted.n_hits} hits) of {groups}"
     if fitted.forest is None or fitted.alone is None or fitted.filtered is None:
         return f"no forest from {rows}: {fitted.reason}"
     alone, filtered = told(fitted.alone, choice), told(fitted.filtered, choice)
