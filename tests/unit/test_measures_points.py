@@ -225,7 +225,8 @@ def test_edges_have_defined_rows(groups):
     empty = counts.assign(n_gt=0, tp=0, fn=0)
     found = rows_of(empty)
     assert found[["recall", "recall_low"]].isna().all(axis=None)
-    assert (found["precision"] == 0).all()
+    assert (found[["precision", "f1"]] == 0).all(axis=None), "by necessity, so that no interval tells anything"
+    assert found[["precision_low", "precision_high", "f1_low", "f1_high"]].isna().all(axis=None)
     assert found["note"].str.contains("no annotated call").all()
     silent = rows_of(counts.assign(n_pred=0, tp=0, fp=0))
     assert silent["precision"].isna().all()

@@ -172,7 +172,9 @@ def _numbers(sums: Reals, side: _Side) -> list[dict[str, Any]]:
     """Counts, ratios and intervals of every point from its sums (3, points, groups) of calls, selections and hits."""
     hours = np.broadcast_to(side.seconds / 3600.0, sums.shape[1:])
     n_gt, n_pred, _ = sums
-    telling = {"precision": n_pred, "recall": n_gt, "f1": n_pred + n_gt, "false_alarms_per_hour": hours}
+    can_hit = n_gt.sum(axis=1, keepdims=True) > 0  # without a call precision and F1 are 0, whatever is found
+    precise, of_both = (np.where(can_hit, amount, 0.0) for amount in (n_pred, n_pred + n_gt))
+    telling = {"precision": precise, "recall": n_gt, "f1": of_both, "false_alarms_per_hour": hours}
     weights = side.draws.weights.T
     values = _ratios(sums.sum(axis=2), hours.sum(axis=1))
     resampled = _ratios(np.stack([part @ weights for part in sums]), hours[:1] @ weights)
