@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from otus.evaluation import read_thresholds
-from otus.exports import Hearing, LayerTables, export_model, read_hearing, write_files
+from otus.exports import ExportedLayer, Hearing, export_model, read_hearing, write_files
 from otus.forest.feature_table import read_features
 from otus.joblog import job_log
 from otus.tables import read_table
@@ -19,8 +19,8 @@ else:  # of a detector of others nobody knows how it sees sound
     hearing = Hearing(params.band["low_hz"], params.band["high_hz"] or math.inf, 0.0, 0.0, 0.02)
 names = ("selections", "matches", "counts")
 texts = export_model(
-    LayerTables(*(read_table(files[name], name) for name in names)),
-    LayerTables(*(read_table(files[f"forest_{name}"], name) for name in names)),
+    ExportedLayer(*(read_table(files[name], name) for name in names)),
+    ExportedLayer(*(read_table(files[f"forest_{name}"], name) for name in names)),
     read_features(files.features),
     read_table(files.recordings, "recordings"),
     read_table(files.annotations, "annotations"),

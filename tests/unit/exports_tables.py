@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from otus.exports import Hearing, LayerTables
+from otus.exports import ExportedLayer, Hearing
 from otus.selections import DecodingPoint
 from otus.tables import table
 
@@ -73,7 +73,7 @@ def splits() -> pd.DataFrame:
     return table("splits", rows)
 
 
-def layer(name: str) -> LayerTables:
+def layer(name: str) -> ExportedLayer:
     """The tables of the layer `cnn` or `cnn+rf`."""
     filtered = name == "cnn+rf"
     keys = {"model": MODEL, "layer": name, "split": "test", "leaky": False}
@@ -95,7 +95,7 @@ def layer(name: str) -> LayerTables:
             where = {"recording_id": recording_id, "fold": tested[recording_id], "label": label}
             times = {"start_s": start_s, "end_s": end_s, "outcome": "miss", "annotation_id": identity}
             matches.append(keys | where | times | {"iou_threshold": 0.4})
-    return LayerTables(table("selections", rows), table("matches", matches), _counts(name, keys))
+    return ExportedLayer(table("selections", rows), table("matches", matches), _counts(name, keys))
 
 
 def _pair(identity: str, mean: float, call: str | None) -> dict[str, object]:

@@ -15,7 +15,7 @@ from otus.selections import DecodingPoint
 
 
 @dataclass(frozen=True)
-class LayerTables:
+class ExportedLayer:
     """The tables `selections`, `matches` and `counts` of one layer of a model, all folds."""
 
     selections: pd.DataFrame
@@ -29,8 +29,8 @@ class LayerTables:
 
 
 def export_model(
-    plain: LayerTables,
-    filtered: LayerTables,
+    plain: ExportedLayer,
+    filtered: ExportedLayer,
     features: pd.DataFrame,
     recordings: pd.DataFrame,
     annotations: pd.DataFrame,
@@ -71,7 +71,7 @@ def export_model(
 
 
 def _tested(
-    tables: LayerTables,
+    tables: ExportedLayer,
     annotations: pd.DataFrame,
     recordings: pd.DataFrame,
     splits: pd.DataFrame,
